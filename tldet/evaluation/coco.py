@@ -141,9 +141,14 @@ class CocoEvaluator:
         )
 
     @property
+    def columns(self) -> Results:
+        """Detections of all images added so far."""
+        return join_results(self.truth.type, list(self._found.values()))
+
+    @property
     def results(self) -> list[dict[str, Any]]:
         """COCO results with the ids of the dataset; evaluated from a file, they give the same numbers."""
-        columns = join_results(self.truth.type, list(self._found.values()))
+        columns = self.columns
         boxes, scores, masks = columns.boxes.tolist(), columns.scores.tolist(), columns.segmentations
         pairs = zip(columns.images.tolist(), columns.categories.tolist(), strict=True)
         records: list[dict[str, Any]] = []

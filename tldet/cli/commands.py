@@ -6,6 +6,7 @@ Nothing heavy is imported before a command runs, so that ``--help`` answers at o
 from types import ModuleType
 
 from tldet.cli import (
+    compare,
     convert,
     evaluate,
     export,
@@ -34,6 +35,7 @@ COMMANDS: dict[str, ModuleType] = {
     "test": test,
     "evaluate": evaluate,
     "report": report,
+    "compare": compare,
     "predict": predict,
     "export": export,
     "merge": merge,

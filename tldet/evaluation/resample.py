@@ -7,7 +7,8 @@ that models are compared on equal images. Detections are matched once; a draw on
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 from tldet.evaluation.columns import Bools, Floats, GroundTruth, Ints, Results, drop_unlabeled
@@ -30,12 +31,19 @@ class Matches:
         hits: (T, D) True if the detection matches an object, for each IoU threshold.
         counted: (T, D) False if the detection is ignored because it matches a crowd region.
         objects: (I,) number of objects on each image.
+        scores: (D,) descending.
     """
 
     images: Ints
     hits: Bools
     counted: Bools
     objects: Ints
+    scores: Floats
+
+    def at(self, level: int) -> Matches:
+        """Return the matches at one of the IoU thresholds only."""
+        some = slice(level, level + 1)
+        return replace(self, hits=self.hits[some], counted=self.counted[some])
 
 
 def draws(images: int, count: int = _DRAWS) -> Ints:
@@ -76,7 +84,10 @@ def class_matches(truth: GroundTruth, results: Results) -> list[Matches]:
     objects = np.zeros((len(truth.category_ids), len(truth.image_ids)), np.int64)
     np.add.at(objects, (truth.categories[plain], truth.images[plain]), 1)
     rows = [order[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
-    return [Matches(results.images[one], hits[:, one], counted[:, one], objects[k]) for k, one in enumerate(rows)]
+    return [
+        Matches(results.images[one], hits[:, one], counted[:, one], objects[k], results.scores[one])
+        for k, one in enumerate(rows)
+    ]
 
 
 def class_ap(matches: Matches, weights: Ints) -> Floats:

@@ -24,7 +24,7 @@ class Section:
         text: paragraphs.
         tables: its tables.
         plots: its plots.
-        html: further content, escaped.
+        html: further content below the text, escaped.
     """
 
     title: str
@@ -71,7 +71,7 @@ def _section(section: Section) -> str:
     plots = f'<div class="plots">{plots}</div>' if plots else ""
     tables = "".join(_table(table) for table in section.tables)
     name = anchor(section.title)
-    return f'<section id="{name}"><h2>{escape(section.title)}</h2>{text}{plots}{tables}{section.html}</section>'
+    return f'<section id="{name}"><h2>{escape(section.title)}</h2>{text}{section.html}{plots}{tables}</section>'
 
 
 def _figure(plot: Plot) -> str:

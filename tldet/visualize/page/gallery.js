@@ -1,7 +1,7 @@
 (() => {
   const root = document.querySelector(".gallery");
   if (!root) return;
-  const { classes, images, threshold, kinds } = JSON.parse(document.getElementById("images").textContent);
+  const { classes, images, threshold, kinds } = JSON.parse(document.getElementById("gallery-data").textContent);
   const [byClass, byError, byScore, shownScore, count, more] =
     ["class", "error", "score", "score-text", "count", "more"].map((id) => document.getElementById(`filter-${id}`));
   const names = [...classes.keys()].sort((a, b) => classes[a].localeCompare(classes[b]));

@@ -65,7 +65,7 @@ def gallery(
         ' <span id="filter-score-text"></span></label><span id="filter-count" role="status"></span></div>'
         f'<p class="dim">{keys}</p><div class="gallery"></div>'
         '<button type="button" class="more" id="filter-more">show more</button>'
-        f'<script type="application/json" id="images">{data}</script>'
+        f'<script type="application/json" id="gallery-data">{data}</script>'
     )
 
 

@@ -97,7 +97,9 @@ def _for_page(text: str, plot: Plot) -> str:
     prefix = re.sub(r"\W", "-", plot.name)
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = re.sub(r'(href="|url\()#', rf"\g<1>#{prefix}-", text)
-    return re.sub(r'<svg ([^>]*?)width="[^"]*"', r'<svg role="img" \1', re.sub(r' height="[\d.]+pt"', "", text, count=1), count=1)
+    return re.sub(
+        r'<svg ([^>]*?)width="[^"]*"', r'<svg role="img" \1', re.sub(r' height="[\d.]+pt"', "", text, count=1), count=1
+    )
 
 
 def _figure(plot: Plot) -> Any:
@@ -138,7 +140,9 @@ def _bars(axes: Any, plot: Plot) -> None:
         places = [row + (number - (len(plot.series) - 1) / 2) * height for row in range(len(one.x))]
         axes.barh(places, one.y, height * 0.9, color=COLORS[number % len(COLORS)], label=one.name)
         if len(one.low):
-            spread = [[y - low for y, low in zip(one.y, one.low)], [high - y for y, high in zip(one.y, one.high)]]
+            spread = [
+                [max(a - b, 0) for a, b in zip(*ends, strict=True)] for ends in ((one.y, one.low), (one.high, one.y))
+            ]
             axes.errorbar(one.y, places, xerr=spread, fmt="none", ecolor=_INK, elinewidth=1, capsize=2)
         elif len(plot.series) == 1:
             axes.bar_label(axes.containers[0], fmt=" %.3f", fontsize=8, color=_INK)

@@ -63,7 +63,7 @@ def gallery_images(found: Analysis, ranks: Ints | Sequence[int], read: Reader) -
         kinds = [KINDS[kind] for kind in found.assigned.kinds[rows]]
         images.append(
             GalleryImage(
-                _name(found, rank),
+                image_name(found, rank),
                 size[1],
                 size[0],
                 _rows(truth, objects, found_scores, ["Ignored" if truth.crowd[o] else "" for o in objects], size),
@@ -83,7 +83,8 @@ def data_url(pixels: ImageArray, side: int = _SIDE) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(content.tobytes()).decode()}"
 
 
-def _name(found: Analysis, rank: int) -> str:
+def image_name(found: Analysis, rank: int) -> str:
+    """Return the file name of an image, else its id."""
     names = found.truth.file_names
     return (names[rank] if names else None) or f"image id {found.truth.image_ids[rank]}"
 

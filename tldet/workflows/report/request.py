@@ -71,7 +71,8 @@ class ReportRequest(DataOptions):
     )
     dt: CocoSource | None = option("detections, COCO results JSON, with --gt", metavar="JSON")
     save_thresholds: str | Path | None = option(
-        "output checkpoint with the best score threshold of each class, which predict and export use", metavar="NEW.pt",
+        "output checkpoint with the best score threshold of each class, which predict and export use",
+        metavar="NEW.pt",
         file=True,
     )
     save_temperature: str | Path | None = option(

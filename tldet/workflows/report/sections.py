@@ -10,14 +10,14 @@ import numpy as np
 
 from tldet.evaluation.errors.analysis import Analysis, interval
 from tldet.evaluation.report import METRICS
-from tldet.evaluation.resample import IOUS, RECALLS, Matches, class_ap, draws, mean_over_classes
+from tldet.evaluation.resample import RECALLS, class_ap, draws, mean_over_classes
 from tldet.evaluation.statistics import FEW
 from tldet.text import counted
 from tldet.visualize.page.document import Section
 from tldet.visualize.page.plots import Plot, Series
 from tldet.visualize.page.tables import Table
 
-_WORST_CLASSES = 5  # curves of a plot
+_CURVES, _BARS = 5, 12  # classes of a plot
 MEANINGS = {
     "AP": "mean over IoU 0.50 to 0.95 and classes",
     "AP50": "at IoU 0.50",
@@ -67,21 +67,27 @@ def _single_intervals(found: Analysis) -> dict[str, Any]:
     weights, count = draws(len(found.truth.image_ids)), len(found.truth.image_ids)
     ranges = {}
     for name, level in (("AP50", 0), ("AP75", 5)):
-        samples = np.array([class_ap(at_level(one, level), weights) for one in found.matches])
+        samples = np.array([class_ap(one.at(level), weights) for one in found.matches])
         mean = getattr(found.coco, name)
         ranges[name] = interval(mean_over_classes(samples.reshape(-1, len(weights))), mean, count)
     return ranges
 
 
-def at_level(matches: Matches, level: int) -> Matches:
-    """Return matches at one of COCO's IoU thresholds only."""
-    some = slice(level, level + 1)
-    return Matches(matches.images, matches.hits[some], matches.counted[some], matches.objects)
-
-
 def classes_section(found: Analysis) -> Section:
     """Return the table of classes."""
-    columns = ("class", "objects", "images", "AP", "low", "high", "AP50", "score threshold", "precision", "recall", "F1")
+    columns = (
+        "class",
+        "objects",
+        "images",
+        "AP",
+        "low",
+        "high",
+        "AP50",
+        "score threshold",
+        "precision",
+        "recall",
+        "F1",
+    )
     rows: list[list[Any]] = []
     for k, name in enumerate(found.truth.class_names):
         objects, ends = found.matches[k].objects, found.class_interval(k)
@@ -90,19 +96,22 @@ def classes_section(found: Analysis) -> Section:
         low, high = (None, None) if ap is None else (ends.low, ends.high)
         rows.append([name, int(objects.sum()), int((objects > 0).sum()), ap, low, high, ap50, *best])
     note = "Threshold, precision, recall and F1 where F1 is largest, at IoU 0.5. 95 % intervals of AP over images."
-    shown = [(n, a) for n, a in ((row[0], row[3]) for row in rows) if a is not None]
-    shown.sort(key=lambda one: one[1])
-    worst = shown[:12]
+    frequent = sorted((row for row in rows if row[3] is not None), key=lambda row: -row[1])[:_BARS]
+    frequent.sort(key=lambda row: -row[3])
+    ends = ([row[side] if row[side] is not None else row[3] for row in frequent] for side in (4, 5))
     bars = Plot(
         "class_ap",
-        "AP by class" if len(shown) <= 12 else f"the 12 of {len(shown)} classes with the lowest AP",
+        "AP by class" + (f", the {_BARS} most frequent classes" if len(rows) > _BARS else ""),
         "AP (0 to 1)",
         "",
-        [Series("", [n for n, _ in worst], [a for _, a in worst])],
+        [Series("", [row[0] for row in frequent], [row[3] for row in frequent], *ends)],
         "bars",
         xlim=(0, 1),
+        note="Bars: 95 % intervals over images.",
     )
-    return Section("Classes", tables=[Table("classes", "Classes", columns, rows, note)], plots=[bars] if worst else [])
+    return Section(
+        "Classes", tables=[Table("classes", "Classes", columns, rows, note)], plots=[bars] if frequent else []
+    )
 
 
 def curves_section(found: Analysis) -> Section:
@@ -114,7 +123,7 @@ def curves_section(found: Analysis) -> Section:
     thresholds, precision, recall, f1 = found.overall.sampled()
     best = found.overall.best()
     chosen = "no detection matches an object" if best is None else f"largest F1 {best[3]:.3f} at score {best[0]:.2f}"
-    hard = sorted((k for k, one in enumerate(found.curves) if one.objects), key=lambda k: _best_f1(found, k))
+    frequent = sorted(range(len(found.curves)), key=lambda k: -found.curves[k].objects)[:_CURVES]
     names = found.truth.class_names
     plots = [
         Plot(
@@ -132,17 +141,21 @@ def curves_section(found: Analysis) -> Section:
             "Precision, recall and F1 by score threshold, all classes",
             "score threshold (0 to 1)",
             "value (0 to 1)",
-            [Series("F1", thresholds, f1), Series("precision", thresholds, precision), Series("recall", thresholds, recall)],
+            [
+                Series("F1", thresholds, f1),
+                Series("precision", thresholds, precision),
+                Series("recall", thresholds, recall),
+            ],
             xlim=(0, 1),
             ylim=(0, 1.02),
             note=chosen,
         ),
         Plot(
             "class_f1",
-            "F1 by score threshold, classes with the lowest F1",
+            "F1 by score threshold, most frequent classes",
             "score threshold (0 to 1)",
             "F1 (0 to 1)",
-            [Series(names[k], thresholds, found.curves[k].sampled()[3]) for k in hard[:_WORST_CLASSES]],
+            [Series(names[k], thresholds, found.curves[k].sampled()[3]) for k in frequent],
             xlim=(0, 1),
             ylim=(0, 1.02),
         ),
@@ -151,11 +164,6 @@ def curves_section(found: Analysis) -> Section:
     table = Table("score_thresholds", "Score thresholds", ("score threshold", "precision", "recall", "F1"), columns)
     text = [f"Detections at IoU 0.5, all classes together: {chosen}."]
     return Section("Curves", text, [table], plots)
-
-
-def _best_f1(found: Analysis, category: int) -> float:
-    best = found.curves[category].best()
-    return 0.0 if best is None else best[3]
 
 
 def tide_section(found: Analysis) -> Section:
@@ -182,7 +190,9 @@ def tide_section(found: Analysis) -> Section:
         [Series("", TYPES, [overall[name] for name in TYPES])],
         "bars",
     )
-    note = "AP at IoU 0.5 gained if all errors of the type were corrected. The values do not add up (Bolya et al. 2020)."
+    note = (
+        "AP at IoU 0.5 gained if all errors of the type were corrected. The values do not add up (Bolya et al. 2020)."
+    )
     tables = [
         Table("tide", "Errors", ("type", "AP lost", "errors", "meaning"), rows, note),
         Table("tide_classes", "AP lost and errors by class", columns, per_class),

@@ -21,7 +21,9 @@ def save_scores(request: ReportRequest, source: Source, found: Analysis) -> None
     """
     assert source.checkpoint is not None
     if source.checkpoint.suffix != ".pt":
-        raise DataError(f"{source.checkpoint}: is an exported detector; store thresholds in its checkpoint, and export it")
+        raise DataError(
+            f"{source.checkpoint}: is an exported detector; store thresholds in its checkpoint, and export it"
+        )
     stored: dict[str, Any] = {}
     if request.save_thresholds:
         stored["thresholds"] = stored_thresholds(found)

@@ -22,6 +22,8 @@ from tldet.workflows.import_checkpoint import import_checkpoint
 from tldet.workflows.merge.merge import merge
 from tldet.workflows.models import models
 from tldet.workflows.quickstart import quickstart
+from tldet.workflows.report.command import report
+from tldet.workflows.report.compare import compare as compare_detectors
 from tldet.workflows.requests import Request, signature_of
 from tldet.workflows.study.request import BackboneStudyRequest, DataStudyRequest, TransferStudyRequest
 from tldet.workflows.training.pretrain import pretrain
@@ -40,6 +42,8 @@ NEEDED = {  # commands with their required arguments
     "export": ["c.pt", "--format", "onnx"],
     "evaluate": ["--gt", "a.json", "--dt", "b.json"],
     "predict": ["c.pt", "a.jpg"],
+    "report": ["c.pt"],
+    "compare": ["a.pt", "b.pt"],
     "merge": ["a", "b", "--out", "o"],
     "convert": ["a", "--to", "yolo", "--out", "o"],
     "models": [],
@@ -50,6 +54,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: getattr(tldet, name) for name in ("train", "finetune", "test", "evaluate", "predict", "export")},
     "extend": extend,
     "pretrain": pretrain,
+    "report": report,
+    "compare": compare_detectors,
     "fewshot": fewshot,
     "merge": merge,
     "convert": convert,

@@ -20,7 +20,6 @@ from tldet.models.ops.rewriting import Rewritten
 from tldet.models.timing import timing_key
 from tldet.system import device
 
-
 _MEASURE = precision.measure_precisions  # imported before the fixtures of all tests replace it
 
 

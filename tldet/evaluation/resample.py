@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -83,7 +84,7 @@ def class_matches(truth: GroundTruth, results: Results) -> list[Matches]:
     plain = ~truth.crowd
     objects = np.zeros((len(truth.category_ids), len(truth.image_ids)), np.int64)
     np.add.at(objects, (truth.categories[plain], truth.images[plain]), 1)
-    rows = [order[start:end] for start, end in zip(ends[:-1], ends[1:], strict=True)]
+    rows = [order[start:end] for start, end in pairwise(ends)]
     return [
         Matches(results.images[one], hits[:, one], counted[:, one], objects[k], results.scores[one])
         for k, one in enumerate(rows)

@@ -12,6 +12,7 @@ from tldet.data.loader import Sample, collate
 from tldet.engine.precision import Precision, choose
 from tldet.inference.predictor import Predictor, no_target
 from tldet.inference.runtimes.exported import SUFFIXES, load_exported
+from tldet.inference.scores import ScoreSettings
 from tldet.models.detector import Detector
 from tldet.system.device import pick_device
 from tldet.transfer.restore import restore
@@ -47,6 +48,7 @@ def load(
         stated = exported.metadata
         chosen = Precision(stated["precision"], reason=exported.runtime.name)
         options: dict[str, Any] = {"nms_per_class": nms_per_class, "max_pixels": max_pixels}
+        options["scores"] = ScoreSettings.of(stated.get("scores"), stated["class_names"], str(path))
         return Predictor(exported, stated["category_ids"], **stated["input"], precision=chosen, **options)
     model, state = restore(path)
     target = pick_device(device)
@@ -60,6 +62,7 @@ def load(
         precision=chosen,
         nms_per_class=nms_per_class,
         max_pixels=max_pixels,
+        scores=ScoreSettings.of(meta.get("scores"), meta["class_names"], str(path)),
     )
 
 

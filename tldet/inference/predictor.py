@@ -15,9 +15,9 @@ from tldet.data.images import MAX_PIXELS, Limits, Reduced, fitted_size, resize_t
 from tldet.data.loader import Sample, as_pixels, collate
 from tldet.engine.precision import Precision
 from tldet.errors import DataError
-from tldet.inference import SCORE
 from tldet.inference.convert import Channels, is_list, open_image
 from tldet.inference.runtimes.exported import ExportedDetector, refuse_nms
+from tldet.inference.scores import ScoreSettings
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
 from tldet.models.surgery.fuse import fuse
@@ -42,6 +42,7 @@ class Predictor:
         precision: precision and memory layout.
         nms_per_class: apply NMS per class (True) or across classes (False); None keeps the setting of the model.
         max_pixels: largest number of pixels of an image file; larger ones are rejected before they are decoded.
+        scores: score thresholds and temperature of the checkpoint.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Predictor:
         precision: Precision,
         nms_per_class: bool | None = None,
         max_pixels: int = MAX_PIXELS,
+        scores: ScoreSettings | None = None,
     ) -> None:
         if isinstance(model, ExportedDetector):
             refuse_nms(nms_per_class)
@@ -66,6 +68,7 @@ class Predictor:
         self.category_ids = tuple(category_ids)
         self.short, self.long = short, long
         self.limits = Limits(max_pixels)
+        self.scores = scores or ScoreSettings()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -85,19 +88,30 @@ class Predictor:
         return f"Predictor({head}, {len(self.class_names)} classes: {names}; input {size}; {self.precision.describe()})"
 
     @overload
-    def predict(self, images: str | Path | Reduced, score: float = ..., batch: int = ...) -> Detections: ...
+    def predict(self, images: str | Path | Reduced, score: float | None = ..., batch: int = ...) -> Detections: ...
     @overload
     def predict(
-        self, images: list[Any] | tuple[Any, ...], score: float = ..., batch: int = ..., *, channels: Channels = ...
+        self,
+        images: list[Any] | tuple[Any, ...],
+        score: float | None = ...,
+        batch: int = ...,
+        *,
+        channels: Channels = ...,
     ) -> list[Detections]: ...
     @overload
     def predict(
-        self, images: Any, score: float = ..., batch: int = ..., *, channels: Channels = ..., on_error: OnError = ...
+        self,
+        images: Any,
+        score: float | None = ...,
+        batch: int = ...,
+        *,
+        channels: Channels = ...,
+        on_error: OnError = ...,
     ) -> Any: ...
     def predict(
         self,
         images: Any,
-        score: float = SCORE,
+        score: float | None = None,
         batch: int = 4,
         *,
         channels: Channels = "rgb",
@@ -111,8 +125,8 @@ class Predictor:
                 tensor of shape (H, W), (H, W, C) or (C, H, W): gray, gray and alpha, RGB or RGBA, as uint8, uint16,
                 bool, or float in 0..1. An iterator is read as far ahead as needed to fill batches. A large JPEG is best
                 given as a path: only as much of it is decoded as needed.
-            score: score threshold. Detections below the threshold of the head itself (``score_thr`` in its settings)
-                are never returned.
+            score: score threshold; None for those of the checkpoint, else 0.3. Detections below the threshold of the
+                head itself (``score_thr`` in its settings) are never returned.
             batch: largest number of images per batch. A batch contains images of one padded size only, so that the
                 detections of an image do not depend on the others.
             channels: channel order of arrays and tensors, ``rgb`` or ``bgr`` (as OpenCV reads them).
@@ -136,7 +150,7 @@ class Predictor:
         for group in by_padded_size(reader, batch, WAITING * batch):
             numbers, samples = zip(*group, strict=True)
             for number, detections in zip(numbers, self._predict(samples), strict=True):
-                reader.results[reader.positions[number]] = detections.above(score)
+                reader.results[reader.positions[number]] = self.scores.select(detections, score)
         return reader.results if several else reader.results[0]
 
     __call__ = predict

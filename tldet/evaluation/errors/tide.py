@@ -52,7 +52,7 @@ class Tide:
 
 
 class _Points(NamedTuple):
-    """Detections as points of precision-recall curves, by class and best score first; and objects of each class (K,)."""
+    """Points of precision-recall curves, by class and best score first, and the objects of each class (K,)."""
 
     categories: Ints
     scores: Floats

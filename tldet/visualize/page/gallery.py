@@ -15,8 +15,8 @@ Row = tuple[float, float, float, float, int, float, str, str]
 class GalleryImage:
     """An image of a gallery.
 
-    A row of ``objects`` and ``detections`` is x, y, width and height in pixels, class, score, kind, and the outline of a
-    mask as an SVG path or "". The score of an object is that of its detection, -1 without one.
+    A row of ``objects`` and ``detections`` is x, y, width and height in pixels, class, score, kind, and the outline of
+    a mask as an SVG path or "". The score of an object is that of its detection, -1 without one.
 
     Attributes:
         name: file name or id.

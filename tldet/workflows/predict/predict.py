@@ -89,11 +89,11 @@ def _loaded(request: PredictRequest) -> Predictor:
     )
     precision = predictor.precision
     log.info(
-        "device %s, precision %s (%s); score threshold %g",
+        "device %s, precision %s (%s); score threshold %s",
         predictor.device,
         precision.name,
         precision.reason,
-        request.score,
+        predictor.scores.describe() if request.score is None else f"{request.score:g}",
     )
     return predictor
 
@@ -116,7 +116,7 @@ class _Run:
         self,
         predictor: Predictor,
         paths: OutputPaths,
-        score: float,
+        score: float | None,
         console: Console | None,
         numbering: Numbering | None = None,
     ) -> None:

@@ -48,8 +48,11 @@ class PredictRequest(Request):
     annotations: str | Path | None = option(
         "COCO JSON of the input images; results use its image ids, file names and category ids", metavar="JSON"
     )
-    score: float = option(
-        f"score threshold (default: {SCORE})", float, default=SCORE, metavar="T", interval=PROBABILITY
+    score: float | None = option(
+        f"score threshold (default: those stored in the checkpoint by tldet report --save-thresholds, else {SCORE})",
+        float,
+        metavar="T",
+        interval=PROBABILITY,
     )
     max_pixels: int | None = option(
         "largest number of pixels of an image file (default: about 179 million)", int, metavar="N", interval=COUNT

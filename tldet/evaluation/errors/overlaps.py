@@ -74,7 +74,7 @@ def box_iou(boxes: Floats, others: Floats, crowd: Any) -> Floats:
     sides = np.clip(np.minimum(boxes[:, :2] + boxes[:, 2:], others[:, :2] + others[:, 2:]) - corner, 0, None)
     shared, area = sides[:, 0] * sides[:, 1], boxes[:, 2] * boxes[:, 3]
     whole = np.where(crowd, area, area + others[:, 2] * others[:, 3] - shared)
-    return np.divide(shared, whole, out=np.zeros(len(shared)), where=whole > 0)
+    return np.asarray(np.divide(shared, whole, out=np.zeros(len(shared)), where=whole > 0))
 
 
 def _mask_pairs(truth: GroundTruth, results: Results, order: Ints, starts: Ints) -> Iterator[tuple[Ints, Ints, Floats]]:

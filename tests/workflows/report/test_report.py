@@ -153,7 +153,11 @@ def test_settings_of_scores() -> None:
 
 _FILTER = """<script>
 const texts = () => document.getElementById("filter-count").textContent;
-const set = (id, value) => { const one = document.getElementById(id); one.value = value; one.dispatchEvent(new Event("input")); };
+const set = (id, value) => {
+  const one = document.getElementById(id);
+  one.value = value;
+  one.dispatchEvent(new Event("input"));
+};
 const seen = [texts()];
 set("filter-error", "Loc"); seen.push(texts());
 set("filter-score", "1"); seen.push(texts());

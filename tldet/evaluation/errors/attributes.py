@@ -12,10 +12,22 @@ from tldet.evaluation.errors.assign import Assigned
 from tldet.evaluation.errors.overlaps import Pairs, overlapping_pairs
 
 _FAR = 1e15
-SIZES = (("< 16", 0, 16), ("16 to 32", 16, 32), ("32 to 96", 32, 96), ("96 to 288", 96, 288), ("> 288", 288, _FAR))
-RATIOS = (("< 1/3", 0, 1 / 3), ("1/3 to 2/3", 1 / 3, 2 / 3), ("2/3 to 3/2", 2 / 3, 1.5), ("3/2 to 3", 1.5, 3))
-RATIOS += (("> 3", 3, _FAR),)
-CROWDING = (("none", 0, 0), ("0 to 0.1", 1e-9, 0.1), ("0.1 to 0.3", 0.1, 0.3), ("> 0.3", 0.3, 1))
+Ranges = tuple[tuple[str, float, float], ...]  # name, lowest and highest value
+SIZES: Ranges = (
+    ("< 16", 0, 16),
+    ("16 to 32", 16, 32),
+    ("32 to 96", 32, 96),
+    ("96 to 288", 96, 288),
+    ("> 288", 288, _FAR),
+)
+RATIOS: Ranges = (
+    ("< 1/3", 0, 1 / 3),
+    ("1/3 to 2/3", 1 / 3, 2 / 3),
+    ("2/3 to 3/2", 2 / 3, 1.5),
+    ("3/2 to 3", 1.5, 3),
+    ("> 3", 3, _FAR),
+)
+CROWDING: Ranges = (("none", 0, 0), ("0 to 0.1", 1e-9, 0.1), ("0.1 to 0.3", 0.1, 0.3), ("> 0.3", 0.3, 1))
 
 
 @dataclass(frozen=True)
@@ -54,9 +66,7 @@ def by_crowding(assigned: Assigned) -> ByAttribute:
     return _by(assigned, objects, _second(_plain(truth, assigned.pairs), len(assigned.results)), CROWDING)
 
 
-def _by(
-    assigned: Assigned, objects: Floats, detections: Floats, ranges: tuple[tuple[str, float, float], ...]
-) -> ByAttribute:
+def _by(assigned: Assigned, objects: Floats, detections: Floats, ranges: Ranges) -> ByAttribute:
     truth, results = replace(assigned.truth, areas=objects), replace(assigned.results, areas=detections)
     plain = objects[~truth.crowd]
     inside = [(plain >= low) & (plain <= high) for _, low, high in ranges]

@@ -23,7 +23,8 @@ def image_errors(assigned: Assigned, score: float) -> Floats:
     truth, results = assigned.truth, assigned.results
     false = np.isin(assigned.kinds, FALSE) & (results.scores >= score)
     weight = np.bincount(results.images[false], results.scores[false], minlength=len(truth.image_ids))
-    return weight + np.bincount(truth.images[unfound(assigned, score)], minlength=len(truth.image_ids))
+    missed = np.bincount(truth.images[unfound(assigned, score)], minlength=len(truth.image_ids))
+    return np.asarray(weight + missed, np.float64)
 
 
 def image_counts(assigned: Assigned, score: float) -> tuple[Ints, Ints, Ints]:
@@ -39,7 +40,7 @@ def image_f1(assigned: Assigned, score: float) -> Floats:
     """Return the F1 of each image at a score, (I,); 1 for an image without objects and detections."""
     hits, false, missed = image_counts(assigned, score)
     total = 2 * hits + false + missed
-    return np.divide(2 * hits, total, out=np.ones(len(total)), where=total > 0)
+    return np.asarray(np.divide(2 * hits, total, out=np.ones(len(total)), where=total > 0))
 
 
 def worst_images(assigned: Assigned, score: float, most: int) -> Ints:

@@ -122,8 +122,8 @@ def _class_ap(points: _Points) -> Floats:
     ends = np.searchsorted(points.categories, np.arange(len(points.objects) + 1))
     ap = np.full(len(points.objects), np.nan)
     for category in np.flatnonzero(points.objects):
-        true = hits[ends[category] : ends[category + 1]][None, None]
-        positives, negatives = np.cumsum(true, 2), np.cumsum(~true, 2)
+        true = hits[ends[category] : ends[category + 1]][None, None].astype(np.int64)
+        positives, negatives = np.cumsum(true, 2), np.cumsum(1 - true, 2)
         ap[category] = average_precision(positives, negatives, points.objects[category : category + 1])[0]
     return ap
 

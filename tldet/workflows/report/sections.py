@@ -98,13 +98,13 @@ def classes_section(found: Analysis) -> Section:
     note = "Threshold, precision, recall and F1 where F1 is largest, at IoU 0.5. 95 % intervals of AP over images."
     frequent = sorted((row for row in rows if row[3] is not None), key=lambda row: -row[1])[:_BARS]
     frequent.sort(key=lambda row: -row[3])
-    ends = ([row[side] if row[side] is not None else row[3] for row in frequent] for side in (4, 5))
+    low_ends, high_ends = ([row[3] if row[side] is None else row[side] for row in frequent] for side in (4, 5))
     bars = Plot(
         "class_ap",
         "AP by class" + (f", the {_BARS} most frequent classes" if len(rows) > _BARS else ""),
         "AP (0 to 1)",
         "",
-        [Series("", [row[0] for row in frequent], [row[3] for row in frequent], *ends)],
+        [Series("", [row[0] for row in frequent], [row[3] for row in frequent], low_ends, high_ends)],
         "bars",
         xlim=(0, 1),
         note="Bars: 95 % intervals over images.",
@@ -269,7 +269,7 @@ def confusion_section(found: Analysis) -> Section:
     series = [Series(names[k], shown, shares[k][used]) for k in used]
     title = "Confusion matrix, share of the objects of each class"
     plot = Plot("confusion", title, "predicted class", "class of the object", series, "matrix")
-    rows = [[names[row], names[column], count] for row, column, count in confusions(matrix, 20)]
+    rows: list[list[Any]] = [[names[row], names[column], count] for row, column, count in confusions(matrix, 20)]
     full = [[names[k], *matrix[k].tolist()] for k in used]
     tables = [
         Table("confusions", "Most frequent confusions", ("object", "predicted as", "count"), rows),

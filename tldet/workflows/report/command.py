@@ -31,7 +31,7 @@ def report(request: ReportRequest) -> Report:
     Raises:
         TldetError: a checkpoint, an annotation or a results file is wrong, or an output cannot be written.
     """
-    inputs = [request.checkpoint, request.gt, request.dt, request.data]
+    inputs: list[object] = [request.checkpoint, request.gt, request.dt, request.data]
     check_outputs(request, inputs, [request.save_thresholds, request.save_temperature])
     if request.dt is not None:
         source = of_results(request.dt, request)

@@ -12,7 +12,7 @@ import numpy as np
 from tldet.errors import DataError
 from tldet.evaluation.errors.analysis import Analysis, analyze
 from tldet.evaluation.errors.images import image_f1
-from tldet.evaluation.errors.tide import TYPES
+from tldet.evaluation.errors.tide import MEANINGS, TYPES
 from tldet.evaluation.paired import Paired, compare_matches
 from tldet.evaluation.resample import RECALLS
 from tldet.text import counted
@@ -21,7 +21,7 @@ from tldet.visualize.page.gallery import gallery
 from tldet.visualize.page.plots import Plot, Series
 from tldet.visualize.page.tables import Table
 from tldet.workflows.report.command import check_outputs, write
-from tldet.workflows.report.pictures import MEANINGS, gallery_images, image_name
+from tldet.workflows.report.pictures import gallery_images, image_name
 from tldet.workflows.report.report import Report
 from tldet.workflows.report.request import CompareRequest
 from tldet.workflows.report.sections import defined
@@ -158,7 +158,7 @@ def _errors(sides: Sequence[_Side]) -> Section:
     lost = [one.found.tide.overall for one in sides]
     series = [Series(one.name, TYPES, [own[name] for name in TYPES]) for one, own in zip(sides, lost, strict=True)]
     plot = Plot("tide", "AP50 lost to each type of error", "AP lost (0 to 1)", "", series, "bars")
-    rows = [[one.name, *(own[name] for name in TYPES)] for one, own in zip(sides, lost, strict=True)]
+    rows: list[list[Any]] = [[one.name, *(own[name] for name in TYPES)] for one, own in zip(sides, lost, strict=True)]
     return Section("Errors", tables=[Table("tide", "AP50 lost", ("detector", *TYPES), rows)], plots=[plot])
 
 
@@ -191,7 +191,7 @@ def _changed(first: _Side, one: _Side, drawn: bool, count: int) -> Section:
     change = after - before
     order = np.argsort(-np.abs(change), kind="stable")
     order = order[change[order] != 0]
-    rows = [
+    rows: list[list[Any]] = [
         [image_name(one.found, rank), float(before[rank]), float(after[rank]), float(change[rank])]
         for rank in order[:_CHANGED].tolist()
     ]

@@ -16,8 +16,9 @@ from tldet.system.inputs import is_folder
 
 if TYPE_CHECKING:
     from tldet.workflows.report.request import DataOptions
+    from tldet.workflows.training.datasets import AnyDataset
 
-BEST_NAME = "best.pt"
+BEST_NAME, LOG_NAME = "best.pt", "log.jsonl"  # in the folder of a run
 Reader = Callable[[int], ImageArray | None]
 
 
@@ -77,16 +78,26 @@ def of_checkpoint(path: str | Path, request: DataOptions) -> Source:
             console=request.console,
         )
     )
-    both = [(one.truth, one.columns) for one in found.evaluators]
-    positions = {int(found.dataset.target(i).image_id): i for i in range(len(found.dataset))}
+    both = [one.added() for one in found.evaluators]
+    run = run or (checkpoint.parent if (checkpoint.parent / LOG_NAME).is_file() else None)
+    boxes = both[1] if len(both) > 1 else None
+    return Source(str(path), *both[0], _dataset_reader(both[0][0], found.dataset), checkpoint, run, boxes)
+
+
+def _dataset_reader(truth: GroundTruth, dataset: AnyDataset) -> Reader:
+    """Return the reader of the images of a dataset."""
+    from tldet.data.dataset import CocoDataset
+
+    ids = dataset.index.image_ids[dataset.positions].tolist()
+    indices = {image_id: index for index, image_id in enumerate(ids)}
 
     def read(rank: int) -> ImageArray | None:
-        image, _ = found.dataset.load(positions[both[0][0].image_ids[rank]])
-        return image
+        index = indices[truth.image_ids[rank]]
+        if isinstance(dataset, CocoDataset):
+            return dataset.load(index)[0]
+        return dataset.dataset.load(int(dataset.positions[index]))[0]
 
-    run = run or (checkpoint.parent if (checkpoint.parent / "log.jsonl").is_file() else None)
-    boxes = both[1] if len(both) > 1 else None
-    return Source(str(path), *both[0], read, checkpoint, run, boxes)
+    return read
 
 
 def _folder_reader(truth: GroundTruth, images: str | Path | None) -> Reader:

@@ -26,6 +26,8 @@ from tldet.workflows.merge.merge import merge
 from tldet.workflows.models import models
 from tldet.workflows.predict.merge_results import merge_results
 from tldet.workflows.quickstart import quickstart
+from tldet.workflows.report.command import report
+from tldet.workflows.report.compare import compare as compare_detectors
 from tldet.workflows.requests import Request, signature_of
 from tldet.workflows.serve.serve import serve
 from tldet.workflows.split.split import split
@@ -56,6 +58,8 @@ NEEDED = {  # commands with their required arguments
     "split": ["a", "--out", "o"],
     "merge-results": ["a.jsonl"],
     "serve": ["c.pt"],
+    "report": ["c.pt"],
+    "compare": ["a.pt", "b.pt"],
     "merge": ["a", "b", "--out", "o"],
     "convert": ["a", "--to", "yolo", "--out", "o"],
     "data": ["get", "bccd"],
@@ -70,6 +74,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "data": get_data,
     "extend": extend,
     "pretrain": pretrain,
+    "report": report,
+    "compare": compare_detectors,
     "fewshot": fewshot,
     "check": check,
     "split": split,

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import ImageColor
 
 from tldet.data.images import read_image
 from tldet.structures.detections import Detections
 from tldet.visualize.drawing import PALETTE, Series, color_of, draw, grid, plot_curves, plot_intervals
+from tldet.visualize.page.plots import COLORS
 
 
 def found(box: list[float], label: int = 0, masks: torch.Tensor | None = None) -> Detections:
@@ -74,5 +76,5 @@ def test_intervals_of_variants_and_of_numbers_of_images(tmp_path: Path) -> None:
     by_variant = plot_intervals({"a": Series([(0.0, 0.3, 0.2, 0.4)])}, tmp_path / "a.png", title="t", names=["a"])
     for path in (by_number, by_variant):
         colors = {tuple(pixel) for pixel in read_image(path).reshape(-1, 3).tolist()}
-        assert PALETTE[0] in colors, "the first one's own"
-        assert (PALETTE[1] in colors) == (path == by_number)
+        assert ImageColor.getrgb(COLORS[0]) in colors, "the first one's own"
+        assert (ImageColor.getrgb(COLORS[1]) in colors) == (path == by_number)

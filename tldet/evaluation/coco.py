@@ -135,15 +135,20 @@ class CocoEvaluator:
             _logger.info("%s left out: %s does not have their classes", what, self.truth.name)
         if self._stream:
             return self._stream.compute()
+        return score_results(*self.added(), self.engine)
+
+    def added(self) -> tuple[GroundTruth, Results]:
+        """Return the ground truth and the detections of the images added by :meth:`update`."""
         truth = self.truth.on(self._found)
-        return score_results(
-            truth, join_results(self.truth.type, list(self._found.values())).on(truth, self.truth), self.engine
-        )
+        return truth, self._columns().on(truth, self.truth)
+
+    def _columns(self) -> Results:
+        return join_results(self.truth.type, list(self._found.values()))
 
     @property
     def results(self) -> list[dict[str, Any]]:
         """COCO results with the ids of the dataset; evaluated from a file, they give the same numbers."""
-        columns = join_results(self.truth.type, list(self._found.values()))
+        columns = self._columns()
         boxes, scores, masks = columns.boxes.tolist(), columns.scores.tolist(), columns.segmentations
         pairs = zip(columns.images.tolist(), columns.categories.tolist(), strict=True)
         records: list[dict[str, Any]] = []

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tldet.evaluation.columns import Floats, GroundTruth, Results, drop_unlabeled
-from tldet.evaluation.report import CocoResult, class_precision, summarize
+from tldet.evaluation.report import CocoResult, class_precision, mean_defined, summarize
 
 Engine = Literal["fast", "pycocotools"]
 ENGINES: tuple[Engine, ...] = ("fast", "pycocotools")
@@ -125,7 +125,44 @@ def _categories(truth: GroundTruth) -> list[dict[str, Any]]:
     return [{"id": rank + 1, "name": name} for rank, name in enumerate(truth.class_names)]
 
 
+def range_metrics(
+    truth: GroundTruth, results: Results, ranges: Sequence[tuple[float, float]]
+) -> tuple[Floats, Floats, Floats]:
+    """Return AP, AP50 and AR in ranges of what ``areas`` contains, (R,) each; -1 in a range without objects.
+
+    As for COCO's APs, APm and APl, objects outside of a range are ignored there, and so are detections outside of it
+    that match no object.
+
+    Args:
+        truth: ground truth.
+        results: detections.
+        ranges: lowest and highest value, both included.
+    """
+    truth, results = drop_unlabeled(truth, results)
+    if not truth.image_ids or not truth.category_ids:
+        return np.full(len(ranges), -1.0), np.full(len(ranges), -1.0), np.full(len(ranges), -1.0)
+    evaluation = _hotcoco_evaluation(truth, results)
+    evaluation.params.areaRng = [list(ends) for ends in ranges]
+    evaluation.params.areaRngLbl = [str(number) for number in range(len(ranges))]
+    evaluation.params.maxDets = [100]
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision, recall = evaluation.eval["precision"][..., 0], evaluation.eval["recall"][..., 0]
+    values = [(precision[..., r], precision[:1, ..., r], recall[..., r]) for r in range(len(ranges))]
+    ap, ap50, ar = zip(*([float(mean_defined(one)) for one in row] for row in values), strict=True)
+    return np.array(ap), np.array(ap50), np.array(ar)
+
+
 def _run_hotcoco(truth: GroundTruth, results: Results, agnostic: bool) -> tuple[Floats, Floats]:
+    evaluation = _hotcoco_evaluation(truth, results)
+    evaluation.params.use_cats = not agnostic
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluated: Any = evaluation.eval
+    return evaluated["precision"], evaluated["recall"]
+
+
+def _hotcoco_evaluation(truth: GroundTruth, results: Results) -> Any:
     import hotcoco
 
     masks = {} if truth.segmentations is None else {"segmentation": list(truth.segmentations)}
@@ -144,12 +181,7 @@ def _run_hotcoco(truth: GroundTruth, results: Results, agnostic: bool) -> tuple[
     found = ground.load_res(rows, **masks)
     if len(results):  # set the area of the mask instead of the box
         found.update_anns(ids=np.arange(1, len(results) + 1), area=results.areas)
-    evaluation = hotcoco.COCOeval(ground, found, truth.type)
-    evaluation.params.use_cats = not agnostic
-    evaluation.evaluate()
-    evaluation.accumulate()
-    evaluated: Any = evaluation.eval
-    return evaluated["precision"], evaluated["recall"]
+    return hotcoco.COCOeval(ground, found, truth.type)
 
 
 def _run_pycocotools(truth: GroundTruth, results: Results, agnostic: bool) -> tuple[Floats, Floats]:
@@ -159,22 +191,6 @@ def _run_pycocotools(truth: GroundTruth, results: Results, agnostic: bool) -> tu
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation.eval["precision"], evaluation.eval["recall"]
-
-
-def match_detections(truth: GroundTruth, results: Results) -> list[dict[str, Any] | None]:
-    """Return the matches of pycocotools for objects of all sizes: for each class, one entry per image.
-
-    An entry has ``dtScores``, ``dtMatches`` and ``dtIgnore`` (IoU, detection) and ``gtIgnore``; it is None if the image
-    has neither an object nor a detection of the class. As in :func:`score_results`, classes that are not annotated on
-    an image are left out there.
-    """
-    truth, results = drop_unlabeled(truth, results)
-    with redirect_stdout(io.StringIO()):
-        evaluation = _pycocotools_evaluation(truth, results)
-        evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
-        evaluation.params.maxDets = evaluation.params.maxDets[-1:]
-        evaluation.evaluate()
-    return list(evaluation.evalImgs)
 
 
 def _pycocotools_evaluation(truth: GroundTruth, results: Results) -> Any:

@@ -137,12 +137,12 @@ def summarize(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> di
         recall: (IoU, class, area range, most detections).
     """
     values = [
-        _mean(precision[:, :, :, _ALL, _MOST]),
-        _mean(precision[_IOU50, :, :, _ALL, _MOST]),
-        _mean(precision[_IOU75, :, :, _ALL, _MOST]),
-        *(_mean(precision[:, :, :, size, _MOST]) for size in (_SMALL, _MEDIUM, _LARGE)),
-        *(_mean(recall[:, :, _ALL, most]) for most in range(3)),
-        *(_mean(recall[:, :, size, _MOST]) for size in (_SMALL, _MEDIUM, _LARGE)),
+        mean_defined(precision[:, :, :, _ALL, _MOST]),
+        mean_defined(precision[_IOU50, :, :, _ALL, _MOST]),
+        mean_defined(precision[_IOU75, :, :, _ALL, _MOST]),
+        *(mean_defined(precision[:, :, :, size, _MOST]) for size in (_SMALL, _MEDIUM, _LARGE)),
+        *(mean_defined(recall[:, :, _ALL, most]) for most in range(3)),
+        *(mean_defined(recall[:, :, size, _MOST]) for size in (_SMALL, _MEDIUM, _LARGE)),
     ]
     return dict(zip(METRICS, values, strict=True))
 
@@ -152,8 +152,8 @@ def class_precision(
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Return AP and AP50 of each class; ``precision`` as in :func:`summarize`."""
     columns = [precision[:, :, row, _ALL, _MOST] for row in range(len(class_names))]
-    average = {name: _mean(column) for name, column in zip(class_names, columns, strict=True)}
-    return average, {name: _mean(column[_IOU50]) for name, column in zip(class_names, columns, strict=True)}
+    average = {name: mean_defined(column) for name, column in zip(class_names, columns, strict=True)}
+    return average, {name: mean_defined(column[_IOU50]) for name, column in zip(class_names, columns, strict=True)}
 
 
 def mean_over(per_class: Mapping[str, float], names: Sequence[str]) -> float:
@@ -165,9 +165,10 @@ def mean_over(per_class: Mapping[str, float], names: Sequence[str]) -> float:
         per_class: AP of each class by name, at any IoU; -1 without ground truth.
         names: names of the classes.
     """
-    return _mean(np.array([per_class[name] for name in names if name in per_class], np.float64))
+    return mean_defined(np.array([per_class[name] for name in names if name in per_class], np.float64))
 
 
-def _mean(values: NDArray[np.float64]) -> float:
+def mean_defined(values: NDArray[np.float64]) -> float:
+    """Return the mean of the values that are not -1; -1 if there are none."""
     evaluated = values[values > -1]
     return float(np.mean(evaluated)) if len(evaluated) else -1.0

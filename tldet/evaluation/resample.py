@@ -6,18 +6,21 @@ that models are compared on equal images. Detections are matched once; a draw on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
-from tldet.evaluation.columns import Bools, Floats, GroundTruth, Ints, Results
-from tldet.evaluation.engines import match_detections
+from tldet.evaluation.columns import Bools, Floats, GroundTruth, Ints, Results, drop_unlabeled
+from tldet.evaluation.errors.match import best_of_each, match, matchable
+from tldet.evaluation.errors.overlaps import overlapping_pairs
 
 RESAMPLING_VERSION = 2  # 1 counted detections of classes not annotated on an image as false positives
 _DRAWS = 200
 _AT_ONCE = 2_000_000  # values held in memory at a time
 RECALLS = np.linspace(0, 1, 101)  # COCO's
+IOUS = np.linspace(0.5, 0.95, 10)  # COCO's
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,19 @@ class Matches:
         hits: (T, D) True if the detection matches an object, for each IoU threshold.
         counted: (T, D) False if the detection is ignored because it matches a crowd region.
         objects: (I,) number of objects on each image.
+        scores: (D,) descending.
     """
 
     images: Ints
     hits: Bools
     counted: Bools
     objects: Ints
+    scores: Floats
+
+    def at(self, level: int) -> Matches:
+        """Return the matches at one of the IoU thresholds only."""
+        some = slice(level, level + 1)
+        return replace(self, hits=self.hits[some], counted=self.counted[some])
 
 
 def draws(images: int, count: int = _DRAWS) -> Ints:
@@ -51,54 +61,68 @@ def resampled_ap(truth: GroundTruth, results: Results, weights: Ints | None = No
         weights: (B, I) how often each image is drawn; None takes those of :func:`draws`.
     """
     weights = draws(len(truth.image_ids)) if weights is None else weights
-    of_class = np.array([_class_ap(one, weights) for one in class_matches(truth, results)])
+    return mean_over_classes(np.array([class_ap(one, weights) for one in class_matches(truth, results)]))
+
+
+def mean_over_classes(of_class: Floats) -> Floats:
+    """Return the mean over classes with objects, (B,), of AP (K, B); -1 without objects."""
     defined = of_class >= 0
     total = np.where(defined, of_class, 0.0).sum(0)
     return np.where(defined.any(0), total / np.maximum(defined.sum(0), 1), -1.0)
 
 
 def class_matches(truth: GroundTruth, results: Results) -> list[Matches]:
-    """Return the matches of each class by the reference evaluator."""
-    images = len(truth.image_ids)
-    found = match_detections(truth, results)
-    return [_of_class(found[start : start + images]) for start in range(0, len(found), images)]
+    """Return the matches of each class, as by the reference evaluator for objects of all sizes."""
+    truth, results = drop_unlabeled(truth, results)
+    results = best_of_each(results)
+    near = matchable(truth, results, overlapping_pairs(truth, results), IOUS[0])
+    found = [match(truth, results, near, iou) for iou in IOUS]
+    hits = np.stack([objects >= 0 for _, objects, _ in found])
+    counted = ~np.stack([crowded for _, _, crowded in found])
+    order = np.lexsort((results.images, -results.scores, results.categories))
+    ends = np.searchsorted(results.categories[order], np.arange(len(truth.category_ids) + 1))
+    plain = ~truth.crowd
+    objects = np.zeros((len(truth.category_ids), len(truth.image_ids)), np.int64)
+    np.add.at(objects, (truth.categories[plain], truth.images[plain]), 1)
+    rows = [order[start:end] for start, end in pairwise(ends)]
+    return [
+        Matches(results.images[one], hits[:, one], counted[:, one], objects[k], results.scores[one])
+        for k, one in enumerate(rows)
+    ]
 
 
-def _of_class(found: list[dict[str, Any] | None]) -> Matches:
-    """Convert the entries of one class, one per image; None for an image without objects and detections."""
-    there = [(number, one) for number, one in enumerate(found) if one is not None]
-    objects = np.zeros(len(found), np.int64)
-    for number, one in there:
-        objects[number] = np.count_nonzero(np.asarray(one["gtIgnore"]) == 0)
-    scores = np.concatenate([np.zeros(0), *(one["dtScores"] for _, one in there)])
-    images = np.repeat([number for number, _ in there], [len(one["dtScores"]) for _, one in there]).astype(np.int64)
-    levels = there[0][1]["dtMatches"].shape[0] if there else 0
-    empty = np.zeros((levels, 0), np.bool_)
-    hits = np.concatenate([empty, *(one["dtMatches"] > 0 for _, one in there)], 1)
-    ignored = np.concatenate([empty, *(one["dtIgnore"].astype(bool) for _, one in there)], 1)
-    order = np.argsort(-scores, kind="mergesort")  # as in the evaluator, for equal scores
-    return Matches(images[order], hits[:, order], ~ignored[:, order], objects)
+def class_ap(matches: Matches, weights: Ints) -> Floats:
+    """Return the AP of one class on each draw, (B,), averaged over the IoU thresholds; -1 if no object was drawn.
 
-
-def _class_ap(matches: Matches, weights: Ints) -> Floats:
-    """Return the AP of one class on each draw, (B,); -1 if no object of the class was drawn."""
+    Args:
+        matches: detections of the class on I images.
+        weights: (B, I) how often each image is drawn.
+    """
     objects = weights @ matches.objects
     ap = np.full(len(weights), -1.0)
     there = np.flatnonzero(objects)
-    for some in np.array_split(there, 1 + len(there) * matches.hits.size // _AT_ONCE):
-        weight = weights[some][:, None, matches.images]  # (b, 1, D)
-        true = np.cumsum(weight * (matches.hits & matches.counted), 2)
-        false = np.cumsum(weight * (~matches.hits & matches.counted), 2)
-        ap[some] = _average_precision(true, false, objects[some])
+    for some in np.array_split(there, 1 + len(there) * len(matches.images) // _AT_ONCE):
+        ap[some] = np.mean([*_level_ap(matches, weights[some], objects[some])], 0) if len(some) else ap[some]
     return ap
 
 
-def _average_precision(true: Ints, false: Ints, objects: Ints) -> Floats:
+def _level_ap(matches: Matches, weights: Ints, objects: Ints) -> Iterator[Floats]:
+    """Yield the AP on each draw, (b,), at each IoU threshold; the curve is computed at the true positives only."""
+    weight = weights[:, matches.images]  # (b, D)
+    every = np.cumsum(weight, 1)
+    for hits, counted in zip(matches.hits, matches.counted, strict=True):
+        total = every if counted.all() else np.cumsum(weight * counted, 1)
+        rows = np.flatnonzero(hits & counted)
+        true = np.cumsum(weight[:, rows], 1)
+        yield average_precision(true[:, None], total[:, None, rows] - true[:, None], objects)
+
+
+def average_precision(true: Ints, false: Ints, objects: Ints) -> Floats:
     """Return the mean interpolated precision over COCO's 101 recalls and T IoU thresholds, (b,).
 
     Args:
-        true: (b, T, D) true positives up to each detection.
-        false: (b, T, D) false positives up to each detection.
+        true: (b, T, D) true positives up to each detection, or to each true positive only.
+        false: (b, T, D) false positives up to these.
         objects: (b,) number of objects.
     """
     draws, levels, count = true.shape

@@ -13,6 +13,7 @@ from tldet.engine.precision import Precision, choose
 from tldet.inference import OVERLAP
 from tldet.inference.predictor import Predictor, no_target
 from tldet.inference.runtimes.exported import EXPORTED_SUFFIXES, load_exported
+from tldet.inference.scores import ScoreSettings
 from tldet.models.detector import Detector
 from tldet.system.device import pick_device
 from tldet.transfer.restore import restore
@@ -53,12 +54,14 @@ def load(
         exported = load_exported(path, device, precision, threads)
         stated = exported.metadata
         chosen = Precision(stated["precision"], reason=exported.runtime.name)
+        options["scores"] = ScoreSettings.of(stated.get("scores"), stated["class_names"], str(path))
         return Predictor(exported, stated["category_ids"], **stated["input"], precision=chosen, **options)
     model, state = restore(path)
     target = pick_device(device)
     model.to(target)
     meta = state["meta"]
     chosen = choose_precision(model, target, precision, **meta["input"])
+    options["scores"] = ScoreSettings.of(meta.get("scores"), meta["class_names"], str(path))
     return Predictor(model, meta["category_ids"], **meta["input"], precision=chosen, **options)
 
 

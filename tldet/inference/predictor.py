@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
@@ -14,9 +15,10 @@ from tldet.data.images import MAX_PIXELS, Limits, Reduced, fitted_size, resize_t
 from tldet.data.loader import Sample, as_pixels, collate
 from tldet.engine.precision import Precision
 from tldet.errors import DataError
-from tldet.inference import OVERLAP, SCORE
+from tldet.inference import OVERLAP
 from tldet.inference.convert import Channels, is_list, open_image
 from tldet.inference.runtimes.exported import ExportedDetector, refuse_nms
+from tldet.inference.scores import ScoreSettings
 from tldet.inference.stream import Prepared, Result, stream
 from tldet.inference.tiling import Tiling
 from tldet.models.detector import Detector
@@ -45,6 +47,7 @@ class Predictor:
         tiles: side of the tiles in pixels into which larger images are cut (see :mod:`tldet.inference.tile_merging`);
             None predicts on whole images.
         overlap: least overlap of neighboring tiles, as a fraction of ``tiles``.
+        scores: score thresholds and temperature of the checkpoint.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Predictor:
         max_pixels: int = MAX_PIXELS,
         tiles: int | None = None,
         overlap: float = OVERLAP,
+        scores: ScoreSettings | None = None,
     ) -> None:
         if isinstance(model, ExportedDetector):
             refuse_nms(nms_per_class)
@@ -72,6 +76,7 @@ class Predictor:
         self.short, self.long = short, long
         self.limits = Limits(max_pixels)
         self.tiling = None if tiles is None else Tiling(tiles, overlap, nms_per_class is not False)
+        self.scores = scores or ScoreSettings()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -91,19 +96,30 @@ class Predictor:
         return f"Predictor({head}, {len(self.class_names)} classes: {names}; input {size}; {self.precision.describe()})"
 
     @overload
-    def predict(self, images: str | Path | Reduced, score: float = ..., batch: int = ...) -> Detections: ...
+    def predict(self, images: str | Path | Reduced, score: float | None = ..., batch: int = ...) -> Detections: ...
     @overload
     def predict(
-        self, images: list[Any] | tuple[Any, ...], score: float = ..., batch: int = ..., *, channels: Channels = ...
+        self,
+        images: list[Any] | tuple[Any, ...],
+        score: float | None = ...,
+        batch: int = ...,
+        *,
+        channels: Channels = ...,
     ) -> list[Detections]: ...
     @overload
     def predict(
-        self, images: Any, score: float = ..., batch: int = ..., *, channels: Channels = ..., on_error: OnError = ...
+        self,
+        images: Any,
+        score: float | None = ...,
+        batch: int = ...,
+        *,
+        channels: Channels = ...,
+        on_error: OnError = ...,
     ) -> Any: ...
     def predict(
         self,
         images: Any,
-        score: float = SCORE,
+        score: float | None = None,
         batch: int = 4,
         *,
         channels: Channels = "rgb",
@@ -117,8 +133,8 @@ class Predictor:
                 tensor of shape (H, W), (H, W, C) or (C, H, W): gray, gray and alpha, RGB or RGBA, as uint8, uint16,
                 bool, or float in 0..1. An iterator is read as far ahead as needed to fill batches. A large JPEG is best
                 given as a path: only as much of it is decoded as needed.
-            score: score threshold. Detections below the threshold of the head itself (``score_thr`` in its settings)
-                are never returned.
+            score: score threshold; None for those of the checkpoint, else 0.3. Detections below the threshold of the
+                head itself (``score_thr`` in its settings) are never returned.
             batch: largest number of images per batch. A batch contains images of one padded size only, so that the
                 detections of an image do not depend on the others.
             channels: channel order of arrays and tensors, ``rgb`` or ``bgr`` (as OpenCV reads them).
@@ -156,10 +172,10 @@ class Predictor:
         return Prepared([self.sample(view) for view in views], tiles)
 
     def stream(
-        self, items: Iterable[Prepared | DataError], score: float = SCORE, batch: int = 4
+        self, items: Iterable[Prepared | DataError], score: float | None = None, batch: int = 4
     ) -> Iterator[list[tuple[int, Result]]]:
         """Detect objects in images as they arrive; see :func:`~tldet.inference.stream.stream`."""
-        return stream(items, self._predict, score=score, batch=batch)
+        return stream(items, self._predict, select=partial(self.scores.select, score=score), batch=batch)
 
     def sample(self, image: Reduced) -> Sample:
         """Resize an image to the input size of the model."""

@@ -34,10 +34,11 @@ class Prepared:
 
 Result: TypeAlias = Detections | DataError
 Predict: TypeAlias = Callable[[Sequence[Sample]], Sequence[Detections]]
+Select: TypeAlias = Callable[[Detections], Detections]
 
 
 def stream(
-    items: Iterable[Prepared | DataError], predict: Predict, *, score: float, batch: int
+    items: Iterable[Prepared | DataError], predict: Predict, *, select: Select, batch: int
 ) -> Iterator[list[tuple[int, Result]]]:
     """Predict on images as they arrive.
 
@@ -45,7 +46,7 @@ def stream(
         items: prepared images, or the errors of images that cannot be read. They are consumed as far ahead as needed
             to fill batches.
         predict: the detector.
-        score: score threshold.
+        select: chooses the detections of a sample to keep, by their scores.
         batch: largest number of samples per batch.
 
     Returns:
@@ -55,7 +56,7 @@ def stream(
     waiting = _Waiting(items)
     for group in by_padded_size(waiting, batch, WAITING * batch):
         numbers, samples = zip(*group, strict=True)
-        found = [one.above(score) for one in predict(samples)]
+        found = [select(one) for one in predict(samples)]
         if done := waiting.enter(numbers, found):
             yield done
     if done := waiting.done():

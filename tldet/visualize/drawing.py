@@ -19,6 +19,7 @@ from tldet.structures.image import ImageArray
 from tldet.structures.masks import windows
 from tldet.system.output import replacing
 from tldet.visualize import labels
+from tldet.visualize.page.plots import COLORS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -137,12 +138,12 @@ def plot_curves(runs: dict[str, Path], out: Path) -> Path:
         val = [r for r in records if r["type"] == "val"]
         color = _shade(number)
         loss.plot([r["step"] for r in train], [r["loss"] for r in train], color=color, label=name)
-        for key, style in (("AP50", "o--"), ("AP", "o-")):
+        for key, style in (("AP50", "s--"), ("AP", "o-")):
             ap.plot([r["step"] for r in val], [r[key] for r in val], style, color=color, label=f"{name}, {key}")
     for axes, title, label in ((loss, "training loss", "loss"), (ap, "validation", "COCO AP (0 to 1)")):
         axes.set(title=title, xlabel="training step", ylabel=label)
         axes.grid(alpha=0.3)
-        axes.legend()
+    _legend(figure, ap)
     return _save(figure, out)
 
 
@@ -168,7 +169,7 @@ def plot_intervals(
         series: series by name.
         out: output file, PNG.
         title: title of the plot.
-        xlabel: label of a logarithmic x axis.
+        xlabel: label of the x axis, which is logarithmic unless there are ``names``.
         names: labels of x = 0, 1, 2, ... on an axis of categories.
     """
     figure = _figure(7, 4.5)
@@ -190,7 +191,7 @@ def plot_intervals(
         axes.set_xscale("log")
         axes.set_xticks(values, [f"{x:g}" for x in values])
         axes.minorticks_off()
-        axes.legend()
+        _legend(figure, axes)
     axes.set(title=title, xlabel=xlabel, ylabel="COCO AP (0 to 1)")
     axes.grid(alpha=0.3)
     return _save(figure, out)
@@ -214,13 +215,19 @@ def draw_growth(sides: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
             axes.plot(x / x[0], y / max(y[0], 1e-9), "o-", color=color, label=label, markersize=3)
         axes.set(xscale="log", yscale="log", xlabel="amount of work (relative)", ylabel=f"{unit} (relative)")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7, title=unit)
+        axes.legend(fontsize=7, title=unit, loc="upper left", bbox_to_anchor=(0, -0.15), frameon=False)
     return _save(figure, out)
 
 
-def _shade(number: int) -> tuple[float, ...]:
-    """Return the color of a curve as RGB in 0..1."""
-    return tuple(value / 255 for value in color_of(number))
+def _shade(number: int) -> str:
+    """Return the color of a curve, readable on white."""
+    return COLORS[number % len(COLORS)]
+
+
+def _legend(figure: Any, axes: Any, title: str | None = None) -> None:
+    """Write the legend below the plot, where it covers no data."""
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=8, frameon=False, title=title)
 
 
 def _save(figure: Any, out: Path) -> Path:

@@ -77,6 +77,17 @@ def evaluate_on(request: TestRequest, given: EvaluationData) -> CocoResult:
     return result
 
 
+def detect(request: TestRequest) -> Validation:
+    """Evaluate a checkpoint as :func:`test`, without output; return the evaluation with its detections.
+
+    Raises:
+        TldetError: the checkpoint or the data is wrong, or they share no class.
+    """
+    model, state = _loaded(request)
+    dataset = evaluation_dataset(_given(request).section(request.checkpoint, state), state)
+    return _evaluated(model, dataset, state["config"], request)
+
+
 def _given(request: TestRequest) -> EvaluationData:
     source = SourceOptions(request.format, request.voc_boxes or "auto")
     return EvaluationData(request.data, request.images, request.split, source, request.on_bad_image)

@@ -8,9 +8,12 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
+from numpy.typing import NDArray
+
+Values = Sequence[Any] | NDArray[Any]
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 1)))
 _INK = "#01020a"  # text and axes; the color of the text on a page
@@ -33,8 +36,8 @@ class Series:
     """
 
     name: str
-    x: Sequence[Any]
-    y: Sequence[float]
+    x: Values
+    y: Values
     low: Sequence[float] = ()
     high: Sequence[float] = ()
     marker: str = ""
@@ -86,7 +89,7 @@ def svg(plot: Plot, *, page: bool = False) -> str:
 def png(plot: Plot) -> bytes:
     """Return a plot as PNG."""
     file = io.BytesIO()
-    _figure(replace(plot)).savefig(file, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
+    _figure(plot).savefig(file, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
     return file.getvalue()
 
 

@@ -111,6 +111,7 @@ def _metadata(work: ExportData, options: GraphOptions, precision: str, before: f
         "precision": precision,
         "head": type(head).__name__,
         "thresholds": _thresholds(head),
+        "scores": meta.get("scores"),
         "masks": masks,
         "versions": versions(),
         "opset": OPSET,

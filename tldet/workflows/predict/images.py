@@ -48,11 +48,11 @@ class ImageRun:
     Args:
         predictor: the detector.
         results: takes the detections.
-        score: score threshold.
+        score: score threshold; None for those of the checkpoint.
         batch: largest number of images per batch.
     """
 
-    def __init__(self, predictor: Predictor, results: ResultsWriter, score: float, batch: int) -> None:
+    def __init__(self, predictor: Predictor, results: ResultsWriter, score: float | None, batch: int) -> None:
         self.predictor, self.results, self.score, self.batch = predictor, results, score, batch
         self._draws = bool(results.paths.out or results.paths.crops)
         self._open: dict[int, _Read] = {}  # images that are not predicted yet, by their number

@@ -84,11 +84,11 @@ def _loaded(request: PredictRequest, plan: Plan) -> Predictor:
     )
     precision = predictor.precision
     log.info(
-        "device %s, precision %s (%s); score threshold %g",
+        "device %s, precision %s (%s); score threshold %s",
         predictor.device,
         precision.name,
         precision.reason,
-        request.score,
+        predictor.scores.describe() if request.score is None else f"{request.score:g}",
     )
     return predictor
 

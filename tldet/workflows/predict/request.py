@@ -68,8 +68,11 @@ class PredictRequest(_ResultFiles):
     annotations: str | Path | None = option(
         "COCO JSON that lists the input images; outputs use its image ids, file names and category ids", metavar="JSON"
     )
-    score: float = option(
-        f"score threshold (default: {SCORE})", float, default=SCORE, metavar="T", interval=PROBABILITY
+    score: float | None = option(
+        f"score threshold (default: those stored in the checkpoint by tldet report --save-thresholds, else {SCORE})",
+        float,
+        metavar="T",
+        interval=PROBABILITY,
     )
     tiles: int | None = tiles_option()
     overlap: float = overlap_option()

@@ -152,7 +152,7 @@ def write_study(report: StudyReport, out: Path, settings: Mapping[str, Any]) -> 
     fractions = {group.fraction for group in report.groups}
     if len(fractions) == 1:
         series = {group.variant: Series([_point(group, number)]) for number, group in enumerate(report.groups)}
-        plot_intervals(series, out / PLOT_NAME, title=title, names=list(series))
+        plot_intervals(series, out / PLOT_NAME, title=title, xlabel="variant", names=list(series))
     else:
         plot_intervals(_by_images(report), out / PLOT_NAME, title=title, xlabel="training images")
 

@@ -1,0 +1,182 @@
+"""Planted errors get their type; the values of TIDE, confusion, calibration and curves are those of other tools."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.evaluation.errors.made import CLASSES, grid_truth, perfect, results_of, truth_of
+from tldet.evaluation.columns import GroundTruth, Results
+from tldet.evaluation.engines import _hotcoco_evaluation
+from tldet.evaluation.errors.assign import BKG, BOTH, CLS, DUPE, HIT, IGNORED, KINDS, LOC, assign
+from tldet.evaluation.errors.calibration import calibration, fit_temperature, scaled, scores_and_hits
+from tldet.evaluation.errors.confusion import confusion_matrix, confusions
+from tldet.evaluation.errors.curves import class_curves, curve, overall_curve
+from tldet.evaluation.errors.tide import TYPES, tide
+from tldet.evaluation.loading import load_ground_truth, load_results
+from tldet.evaluation.report import mean_defined
+
+# tidecv 1.0.1 on the objects that are no crowd regions and on classes with objects.
+TIDECV = {
+    "coco_fake100": {"Loc": 1, "Cls": 83, "Both": 0, "Dupe": 1, "Bkg": 0, "Miss": 97},
+    "voc100_detector": {"Loc": 33, "Cls": 3, "Both": 22, "Dupe": 2, "Bkg": 166, "Miss": 35},
+}
+VOC_LOST = {
+    "Loc": 0.06143,
+    "Both": 0.04624,
+    "Dupe": 0.00005,
+    "Bkg": 0.10911,
+    "Miss": 0.07577,
+}  # all classes have objects
+
+
+def test_planted_errors_get_their_type() -> None:
+    truth = grid_truth()
+    found, random = perfect(truth), np.random.default_rng(0)
+    rows = random.permutation(len(found))
+    loose, swapped, both, dropped, twice = np.array_split(rows[:250], 5)
+    boxes, categories = found.boxes.copy(), found.categories.copy()
+    boxes[np.concatenate([loose, both]), 0] += 25  # half of the width: IoU 1/3
+    wrong = np.concatenate([swapped, both])
+    categories[wrong] = (categories[wrong] + 1) % CLASSES
+    kept = np.setdiff1d(np.arange(len(found)), dropped)
+    extra = [[590, 440, 40, 30]] * 20  # free of objects
+    planted = results_of(
+        np.concatenate([found.images[kept], found.images[twice], np.arange(20)]),
+        np.concatenate([categories[kept], categories[twice], np.zeros(20, int)]),
+        np.concatenate([boxes[kept], boxes[twice], extra]),
+        np.concatenate([found.scores[kept], found.scores[twice] - 0.3, np.full(20, 0.4)]),
+    )
+    assigned = assign(truth, planted)
+
+    def share(objects: Any, kind: int) -> float:
+        """Return the share of the planted errors, which are named by their objects, that have a kind."""
+        hit = [assigned.kinds[of_object(row)] == kind for row in objects]
+        return float(np.mean([one.any() for one in hit]))
+
+    def of_object(row: int) -> Any:
+        near = np.abs(assigned.results.boxes[:, :2] - truth.boxes[row, :2]).max(1) < 26
+        return near & (assigned.results.images == truth.images[row])
+
+    assert min(share(loose, LOC), share(swapped, CLS), share(both, BOTH), share(twice, DUPE)) >= 0.9
+    assert assigned.missed[dropped].mean() >= 0.9
+    background = assigned.kinds[(assigned.results.boxes[:, 0] == 590)]
+    assert (background == BKG).all()
+    assert len(background) == 20
+    assert (assigned.kinds == HIT).sum() == len(truth.images) - 200
+    assert {KINDS[k]: int((assigned.kinds == k).sum()) for k in (LOC, CLS, BOTH, DUPE, BKG)} == {
+        "Loc": 50, "Cls": 50, "Both": 50, "Dupe": 50, "Bkg": 20,
+    }  # fmt: skip
+
+
+def test_detections_in_crowd_regions_are_ignored() -> None:
+    boxes = np.array([[0.0, 0, 100, 100], [200, 200, 50, 50]])
+    truth = truth_of(np.zeros(2, int), np.zeros(2, int), boxes, 1, np.array([True, False]))
+    assigned = assign(
+        truth, results_of([0, 0, 0], [0, 1, 0], [[10, 10, 20, 20]] * 2 + [[200, 200, 50, 50]], [0.9, 0.8, 0.7])
+    )
+    assert assigned.kinds.tolist() == [IGNORED, BKG, HIT]
+    assert not assigned.missed.any()
+
+
+def test_classes_that_are_not_annotated_on_an_image_are_left_out() -> None:
+    truth = truth_of(np.array([0]), np.array([0]), np.array([[0.0, 0, 10, 10]]), 1)
+    truth = replace(truth, labeled=np.array([[True, False, True]]))
+    assigned = assign(truth, results_of([0, 0], [0, 1], [[0, 0, 10, 10], [50, 50, 9, 9]], [0.9, 0.8]))
+    assert assigned.kinds.tolist() == [HIT]
+
+
+def test_nothing_detected_and_nothing_there() -> None:
+    truth = grid_truth(2)
+    empty = results_of([], [], [], [])
+    found = tide(assign(truth, empty))
+    assert found.counts["Miss"].sum() == 24
+    assert found.overall_ap == 0
+    bare = truth.take(np.zeros(0, np.int64))
+    assert assign(bare, perfect(truth)).kinds.tolist() == [BKG] * 24
+    assert overall_curve(assign(truth, empty)).best() is None
+
+
+def pair(shared: Path, folder: str, kind: Any) -> tuple[GroundTruth, Results]:
+    root = shared / "data" / "eval" / folder
+    gt = root / "gt.json"
+    gt = gt if gt.exists() else shared / "data" / "coco_mini" / "annotations" / "instances_val2017.json"
+    truth = load_ground_truth(gt, kind, quiet=True)
+    truth = truth.take(np.flatnonzero(~truth.crowd))  # other tools count detections in crowd regions as errors
+    return truth, load_results(root / f"dets_{kind}.json", truth)
+
+
+PAIRS = [
+    ("coco_fake100", "bbox"),
+    ("coco_fake100", "segm"),
+    ("coco_mini_detector", "bbox"),
+    ("voc100_detector", "bbox"),
+]
+
+
+@pytest.mark.parametrize(("folder", "kind"), PAIRS)
+def test_values_are_those_of_hotcoco(shared: Path, folder: str, kind: Any) -> None:
+    assigned = assign(*pair(shared, folder, kind))
+    other = _hotcoco_evaluation(assigned.truth, assigned.results)
+    other.evaluate()
+    found, theirs = tide(assigned), other.tide_errors()
+    assert {name: int(found.counts[name].sum()) for name in TYPES} == dict(theirs["counts"])
+    assert found.overall == pytest.approx(dict(theirs["delta_ap"]), abs=1e-9)
+    theirs = other.confusion_matrix(iou_thr=0.5, min_score=0.3, max_det=100)["matrix"]
+    assert np.array_equal(confusion_matrix(assigned, 0.3), theirs)
+    theirs = other.calibration(n_bins=10, iou_threshold=0.5)
+    own = calibration(*scores_and_hits(assigned))
+    assert (own.ece, own.mce) == pytest.approx((theirs["ece"], theirs["mce"]), abs=1e-12)
+
+
+@pytest.mark.parametrize("folder", TIDECV)
+def test_errors_are_those_of_tidecv(shared: Path, folder: str) -> None:
+    found = tide(assign(*pair(shared, folder, "bbox")))
+    assert {name: int(found.counts[name].sum()) for name in TYPES} == TIDECV[folder]
+    if folder == "voc100_detector":
+        assert {name: found.overall[name] for name in VOC_LOST} == pytest.approx(VOC_LOST, abs=1e-5)
+
+
+def test_precision_at_coco_recalls_is_that_of_the_evaluator(shared: Path) -> None:
+    assigned = assign(*pair(shared, "voc100_detector", "bbox"))
+    other = _hotcoco_evaluation(assigned.truth, assigned.results)
+    other.evaluate()
+    other.accumulate()
+    theirs = other.eval["precision"][0, :, :, 0, -1]
+    curves = class_curves(assigned)
+    for k, one in enumerate(curves):
+        if one.objects:
+            assert one.interpolated() == pytest.approx(theirs[:, k], abs=1e-12)
+    assert mean_defined(theirs) == pytest.approx(np.mean([c.interpolated().mean() for c in curves if c.objects]))
+
+
+def test_curve_by_hand() -> None:
+    one = curve(np.array([0.9, 0.8, 0.8, 0.3]), np.array([True, True, False, False]), 4)
+    assert one.scores.tolist() == [0.9, 0.8, 0.3]
+    assert one.precision.tolist() == pytest.approx([1, 2 / 3, 0.5])
+    assert one.recall.tolist() == [0.25, 0.5, 0.5]
+    assert one.best() == pytest.approx(((0.8 + 0.3) / 2, 2 / 3, 0.5, 4 / 7))
+    assert one.at(0.85) == pytest.approx((1, 0.25, 0.4))
+    assert one.at(0.95) == (1.0, 0.0, 0.0)
+    thresholds, _, recall, _ = one.sampled()
+    assert recall[np.argmin(np.abs(thresholds - 0.8))] == 0.5
+
+
+def test_confusion_by_hand() -> None:
+    truth = truth_of(np.zeros(3, int), np.array([0, 1, 1]), np.array([[0.0, 0, 9, 9], [50, 0, 9, 9], [90, 0, 9, 9]]), 1)
+    found = results_of([0, 0, 0], [0, 2, 1], [[0, 0, 9, 9], [50, 0, 9, 9], [300, 300, 9, 9]], [0.9, 0.8, 0.7])
+    matrix = confusion_matrix(assign(truth, found), 0.5)
+    assert matrix.tolist() == [[1, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 0]]
+    assert confusions(matrix, 5) == [(1, 2, 1)]
+
+
+def test_temperature_undoes_a_known_one() -> None:
+    random = np.random.default_rng(1)
+    right = random.uniform(0.01, 0.99, 40_000)
+    hits = random.random(40_000) < right
+    fitted = fit_temperature(scaled(right, 0.5), hits)
+    assert fitted == pytest.approx(2.0, rel=0.03)
+    assert calibration(scaled(scaled(right, 0.5), 2.0), hits).ece < 0.01 < calibration(scaled(right, 0.5), hits).ece
+    assert fit_temperature(right, np.ones(40_000, bool)) is None

@@ -1,0 +1,28 @@
+"""``tldet report``."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from tldet.cli.arguments import add_options, arguments_of
+from tldet.cli.process import import_without_compiler
+from tldet.workflows.report.request import ReportRequest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SUMMARY = "write a page on what a detector gets wrong"
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    add_options(parser, ReportRequest)
+
+
+def run(args: Namespace, console: Console) -> None:
+    """Run the command."""
+    import_without_compiler()
+    from tldet.workflows.report.command import report
+
+    report(**arguments_of(args, ReportRequest, console))

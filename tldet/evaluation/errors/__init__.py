@@ -1,0 +1,1 @@
+"""Analysis of detection errors: pure functions of ground truth and detections."""

@@ -1,0 +1,121 @@
+"""``tldet report``: a page on what a detector gets wrong."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from tldet.evaluation.columns import GroundTruth, Results
+from tldet.evaluation.engines import score_results
+from tldet.evaluation.errors.analysis import Analysis, analyze
+from tldet.system.output import check_output, refuse_same, write_json
+from tldet.text import counted
+from tldet.visualize.page.document import Section
+from tldet.visualize.page.tables import Table
+from tldet.workflows.report.pictures import images_section
+from tldet.workflows.report.report import Report
+from tldet.workflows.report.request import WORST, DataOptions, ReportRequest
+from tldet.workflows.report.run import run_sections
+from tldet.workflows.report.sections import MEANINGS, accuracy_sections, defined, subtitle
+from tldet.workflows.report.source import Source, of_checkpoint, of_results
+from tldet.workflows.report.write import write_files, write_page
+from tldet.workflows.requests import takes
+
+log = logging.getLogger(__name__)
+
+
+@takes(ReportRequest)
+def report(request: ReportRequest) -> Report:
+    """Write a page on what a detector gets wrong: curves, errors, calibration, and its worst images.
+
+    Raises:
+        TldetError: a checkpoint, an annotation or a results file is wrong, or an output cannot be written.
+    """
+    inputs: list[object] = [request.checkpoint, request.gt, request.dt, request.data]
+    check_outputs(request, inputs, [request.save_thresholds, request.save_temperature])
+    if request.dt is not None:
+        source = of_results(request.dt, request)
+    else:
+        assert request.checkpoint is not None
+        source = of_checkpoint(request.checkpoint, request)
+    found = analyze(source.truth, source.results)
+    made = make_report(source, found)
+    _save(request, source, found)
+    write(made, request)
+    if request.console:
+        request.console.print(*_lines(made, found, request), sep="\n", markup=False, highlight=False)
+    return made
+
+
+def check_outputs(request: DataOptions, inputs: list[object], more: list[str | Path | None]) -> None:
+    """Check that the outputs can be written and replace no input.
+
+    Raises:
+        OutputError: one cannot be written, or is an input.
+    """
+    outputs = [request.out, *([request.json] if request.json else [])]
+    refuse_same(outputs)
+    for path in [*outputs, *dict.fromkeys(path for path in more if path)]:
+        check_output(path, inputs)
+
+
+def make_report(source: Source, found: Analysis) -> Report:
+    """Return the report on one detector."""
+    sections = [*accuracy_sections(found), images_section(found, source.read, WORST), *run_sections(source)]
+    if source.boxes is not None:
+        sections.insert(1, _boxes_section(source.boxes))
+    best = found.overall.at(found.threshold)
+    summary = {
+        **{name: None if value < 0 else value for name, value in found.coco.numbers().items()},
+        "AP_low": found.interval.low,
+        "AP_high": found.interval.high,
+        "score_threshold": found.threshold,
+        **dict(zip(("precision", "recall", "F1"), best, strict=True)),
+        "temperature": found.temperature,
+        **{f"tide_{name}": value for name, value in found.tide.overall.items()},
+    }
+    return Report(f"Report on {source.name}", subtitle(source.name, found), summary, sections)
+
+
+def write(made: Report, request: DataOptions) -> None:
+    """Write the page and what else the request names.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    write_page(made, request.out)
+    if request.json:
+        write_json(request.json, made.to_dict())
+    if request.tables:
+        write_files(made, request.tables)
+
+
+def _save(request: ReportRequest, source: Source, found: Analysis) -> None:
+    """Write the checkpoints with thresholds and temperature."""
+    if not request.save_thresholds and not request.save_temperature:
+        return
+    from tldet.workflows.report.stored import save_scores
+
+    save_scores(request, source, found)
+
+
+def _boxes_section(boxes: tuple[GroundTruth, Results]) -> Section:
+    """Return the metrics of the boxes of a detector with masks."""
+    coco = score_results(*boxes)
+    rows = [[name, defined(value), MEANINGS[name]] for name, value in coco.numbers().items()]
+    table = Table("boxes", "COCO metrics of the boxes", ("metric", "value", "meaning"), rows)
+    return Section("Boxes", ["The rest of this page is about masks."], [table])
+
+
+def _lines(made: Report, found: Analysis, request: ReportRequest) -> list[str]:
+    """Return the lines on the console."""
+    ends = f" ({found.interval.ends()})" if found.interval.low is not None else ""
+    lost = ", ".join(f"{name} {value:.3f}" for name, value in found.tide.overall.items() if name not in ("FP", "FN"))
+    precision, recall, f1 = found.overall.at(found.threshold)
+    return [
+        f"{made.subtitle}",
+        f"AP {found.coco.AP:.3f}{ends}, AP50 {found.coco.AP50:.3f}",
+        f"best score threshold {found.threshold:.2f}: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}",
+        f"AP50 lost: {lost}",
+        f"page {request.out} ({counted(len(list(made.plots)), 'plot')}, {counted(len(list(made.tables)), 'table')})",
+    ]

@@ -1,0 +1,115 @@
+"""Images of a report: the worst ones, drawn in the browser with ground truth next to predictions."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from tldet.evaluation.columns import Ints
+from tldet.evaluation.errors.analysis import Analysis
+from tldet.evaluation.errors.assign import KINDS
+from tldet.evaluation.errors.images import worst_images
+from tldet.evaluation.errors.tide import MEANINGS, TYPES
+from tldet.structures import rle
+from tldet.structures.image import ImageArray, Size
+from tldet.text import counted
+from tldet.visualize.page.document import Section
+from tldet.visualize.page.gallery import GalleryImage, Row, gallery
+from tldet.workflows.report.source import Reader
+
+_SIDE, _QUALITY = 480, 72  # pixels of the long side, JPEG
+_MOST = 60  # detections of an image
+_LEAST = 0.02  # score of a detection that can be shown
+_FLAT = 1.5  # pixels by which a drawn outline may differ from the mask
+
+
+def images_section(found: Analysis, read: Reader, most: int) -> Section:
+    """Return the gallery of the images with the most errors."""
+    ranks = worst_images(found.assigned, found.threshold, most)
+    if not len(ranks):
+        return Section("Images", ["No errors at the score threshold."])
+    images = gallery_images(found, ranks, read)
+    text = f"The {counted(len(ranks), 'image')} with the most errors; ground truth left, predictions right."
+    without = sum(not one.source for one in images)
+    more = [f"{counted(without, 'image')} without pixels (give --images)."] if without else []
+    meanings = {name: MEANINGS[name] for name in TYPES}
+    html = gallery(images, found.truth.class_names, meanings, round(found.threshold, 2))
+    return Section("Images", [text, *more], html=html)
+
+
+def gallery_images(found: Analysis, ranks: Ints | Sequence[int], read: Reader) -> list[GalleryImage]:
+    """Return images with their objects and detections.
+
+    Args:
+        found: the analysis.
+        ranks: the images.
+        read: returns the image of a rank.
+    """
+    truth, results = found.assigned.truth, found.assigned.results
+    found_scores = np.append(results.scores, -1.0)[found.assigned.found]
+    least = min(_LEAST, found.threshold)
+    images = []
+    for rank in (int(one) for one in ranks):
+        pixels = read(rank)
+        size = truth.sizes[rank] if pixels is None else (pixels.shape[0], pixels.shape[1])
+        objects = np.flatnonzero(truth.images == rank)
+        start, end = np.searchsorted(results.images, [rank, rank + 1])
+        rows = np.arange(start, end)[results.scores[start:end] >= least][:_MOST]
+        size = size if min(size) > 0 else _extent(truth.boxes[objects], results.boxes[rows])
+        kinds = [KINDS[kind] for kind in found.assigned.kinds[rows]]
+        images.append(
+            GalleryImage(
+                image_name(found, rank),
+                size[1],
+                size[0],
+                _rows(truth, objects, found_scores, ["Ignored" if truth.crowd[o] else "" for o in objects], size),
+                _rows(results, rows, results.scores, kinds, size),
+                "" if pixels is None else data_url(pixels),
+            )
+        )
+    return images
+
+
+def data_url(pixels: ImageArray, side: int = _SIDE) -> str:
+    """Return an RGB image as a JPEG data URL, with a long side of at most ``side`` pixels."""
+    scale = min(1.0, side / max(pixels.shape[:2]))
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    content = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
+    return f"data:image/jpeg;base64,{base64.b64encode(content.tobytes()).decode()}"
+
+
+def image_name(found: Analysis, rank: int) -> str:
+    """Return the file name of an image, else its id."""
+    names = found.truth.file_names
+    return (names[rank] if names else None) or f"image id {found.truth.image_ids[rank]}"
+
+
+def _rows(columns: Any, rows: Ints, scores: Any, kinds: Sequence[str], size: Size) -> list[Row]:
+    """Return rows of a gallery of objects or detections."""
+    shown = []
+    for row, kind in zip(rows.tolist(), kinds, strict=True):
+        x, y, width, height = (round(float(value), 1) for value in columns.boxes[row])
+        path = "" if columns.segmentations is None else outline(columns.segmentations[row], size)
+        shown.append((x, y, width, height, int(columns.categories[row]), round(float(scores[row]), 3), kind, path))
+    return shown
+
+
+def outline(segmentation: Any, size: Size) -> str:
+    """Return the outline of a mask as an SVG path."""
+    from pycocotools import mask as coco_mask
+
+    mask = coco_mask.decode(rle.to_rle(segmentation, size))
+    shapes = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)[0]
+    points = [cv2.approxPolyDP(shape, _FLAT, True)[:, 0].tolist() for shape in shapes]
+    return "".join("M" + "L".join(f"{x} {y}" for x, y in shape) + "Z" for shape in points)
+
+
+def _extent(*boxes: Any) -> Size:
+    """Return a size that holds all boxes, for an image of unknown size."""
+    corners = np.concatenate([one[:, :2] + one[:, 2:] for one in boxes] + [np.ones((1, 2))])
+    return int(np.ceil(corners[:, 1].max())), int(np.ceil(corners[:, 0].max()))

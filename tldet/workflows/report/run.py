@@ -1,0 +1,101 @@
+"""Sections of a report on the training run of a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from tldet.engine.logging import LOG_NAME, read_log
+from tldet.visualize.page.document import Section
+from tldet.visualize.page.plots import Plot, Series
+from tldet.visualize.page.tables import Table
+from tldet.workflows.report.source import Source
+
+_METRICS = ("AP", "AP50", "bbox_AP")
+_LOSSES = 5  # lines of a plot besides the total
+
+
+def run_sections(source: Source) -> list[Section]:
+    """Return training curves, class matching, data, configuration and environment; none for a results file."""
+    if source.checkpoint is None or source.checkpoint.suffix != ".pt":
+        return []
+    from tldet.transfer.provenance import checkpoint_outline
+
+    outline = checkpoint_outline(source.checkpoint)
+    training = [] if source.run is None else _training(read_log(source.run / LOG_NAME))
+    return [*training, *_about(outline)]
+
+
+def _training(records: Sequence[Mapping[str, Any]]) -> list[Section]:
+    plots = training_plots(records)
+    return [Section("Training", plots=plots)] if plots else []
+
+
+def training_plots(records: Sequence[Mapping[str, Any]]) -> list[Plot]:
+    """Return losses, validation metrics and learning rate by step, from the records of ``log.jsonl``."""
+    train = [one for one in records if one["type"] == "train"]
+    val = [one for one in records if one["type"] == "val"]
+    losses = [name for name in _keys(train) if "loss" in name]
+    losses.sort(key=lambda name: name != "loss")
+    loss = [_series(train, name) for name in losses[: _LOSSES + 1]]
+    loss += [_series(val, "val_loss", "o")] if "val_loss" in _keys(val) else []
+    ap = [_series(val, name, "o") for name in _METRICS if name in _keys(val)]
+    lr = [_series(train, "lr")] if "lr" in _keys(train) else []
+    kinds = (
+        ("training_loss", "Loss", "loss", loss),
+        ("training_ap", "Validation", "COCO AP (0 to 1)", ap),
+        ("learning_rate", "Learning rate", "learning rate", lr),
+    )
+    return [Plot(name, title, "training step", label, series) for name, title, label, series in kinds if series]
+
+
+def _keys(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(key for one in records for key in one if key not in ("type", "time", "step")))
+
+
+def _series(records: Sequence[Mapping[str, Any]], name: str, marker: str = "") -> Series:
+    points = [(one["step"], one[name]) for one in records if one.get(name) is not None]
+    return Series(name, [step for step, _ in points], [value for _, value in points], marker=marker)
+
+
+def _about(outline: Mapping[str, Any]) -> list[Section]:
+    """Return class matching, data, configuration and environment of a checkpoint."""
+    meta, config = outline["meta"], outline["config"]
+    sections = []
+    known = meta.get("known_classes")
+    if isinstance(known, Mapping):
+        rows = [[name, "new" if old is None else old] for name, old in known.items()]
+        table = Table("class_transfer", "Classifier weights by class", ("class", "initial weights"), rows)
+        sections.append(Section("Class transfer", tables=[table]))
+    data = {name: part for name, part in (config.get("data") or {}).items() if isinstance(part, Mapping)}
+    rows = [[name, key, str(value)] for name, part in data.items() for key, value in part.items()]
+    classes = ", ".join(meta["class_names"])
+    columns = ("split", "key", "value")
+    sections.append(Section("Data", [f"Classes: {classes}"], [Table("data", "Datasets", columns, rows)]))
+    facts = {**_flat(meta.get("versions") or {}), "initial weights": str(meta.get("weights_source", "unknown"))}
+    facts |= {name: str(value) for name, value in _flat(meta.get("trained") or {}).items() if name != "result"}
+    environment = Table("environment", "", ("name", "value"), [[name, str(value)] for name, value in facts.items()])
+    sections.append(Section("Environment", tables=[environment]))
+    text = f"<details><summary>config</summary><pre>{escape(_outline(config))}</pre></details>"
+    return [*sections, Section("Configuration", html=text)]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if key == "result":
+            continue
+        found |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return found
+
+
+def _outline(config: Mapping[str, Any], depth: int = 0) -> str:
+    lines = []
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            lines += [f"{'  ' * depth}{key}:", _outline(value, depth + 1)]
+        else:
+            lines.append(f"{'  ' * depth}{key}: {value!r}")
+    return "\n".join(lines)

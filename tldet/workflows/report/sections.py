@@ -1,0 +1,313 @@
+"""Sections of a report on the accuracy of one detector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from tldet.evaluation.errors.analysis import Analysis, interval
+from tldet.evaluation.report import METRICS
+from tldet.evaluation.resample import RECALLS, class_ap, draws, mean_over_classes
+from tldet.evaluation.statistics import FEW
+from tldet.text import counted
+from tldet.visualize.page.document import Section
+from tldet.visualize.page.plots import Plot, Series
+from tldet.visualize.page.tables import Table
+
+_CURVES, _BARS = 5, 12  # classes of a plot
+MEANINGS = {
+    "AP": "mean over IoU 0.50 to 0.95 and classes",
+    "AP50": "at IoU 0.50",
+    "AP75": "at IoU 0.75",
+    "APs": "objects below 32 x 32 px",
+    "APm": "32 x 32 to 96 x 96 px",
+    "APl": "objects above 96 x 96 px",
+    "AR1": "recall with 1 detection per image",
+    "AR10": "10 detections",
+    "AR100": "100 detections",
+    "ARs": "recall of small objects",
+    "ARm": "medium",
+    "ARl": "large",
+}
+
+
+def defined(value: float | None) -> float | None:
+    """Return a metric, None instead of -1."""
+    return None if value is None or value < 0 else float(value)
+
+
+def summary_section(found: Analysis) -> Section:
+    """Return the COCO metrics, those with a bootstrap interval first."""
+    ranges = {"AP": found.interval, **_single_intervals(found)}
+    rows: list[list[Any]] = []
+    for name in METRICS:
+        ends = ranges.get(name)
+        low, high = (None, None) if ends is None else (ends.low, ends.high)
+        rows.append([name, defined(getattr(found.coco, name)), low, high, MEANINGS[name]])
+    few = len(found.truth.image_ids) < FEW
+    note = "95 % bootstrap intervals over images." + (" Too few images for an informative interval." if few else "")
+    table = Table("summary", "COCO metrics", ("metric", "value", "low", "high", "meaning"), rows, note)
+    best = found.overall.at(found.threshold)
+    cards = {
+        f"AP {_ends(found.interval)}": defined(found.coco.AP),
+        f"AP50 {_ends(ranges['AP50'])}": defined(found.coco.AP50),
+        f"F1 at score {found.threshold:.2f}": best[2],
+        "precision": best[0],
+        "recall": best[1],
+    }
+    html = "".join(f"<div><b>{_shown(value)}</b>{escape(name)}</div>" for name, value in cards.items())
+    return Section("Summary", tables=[table], html=f'<div class="cards">{html}</div>')
+
+
+def _single_intervals(found: Analysis) -> dict[str, Any]:
+    """Return the intervals of AP50 and AP75."""
+    weights, count = draws(len(found.truth.image_ids)), len(found.truth.image_ids)
+    ranges = {}
+    for name, level in (("AP50", 0), ("AP75", 5)):
+        samples = np.array([class_ap(one.at(level), weights) for one in found.matches])
+        mean = getattr(found.coco, name)
+        ranges[name] = interval(mean_over_classes(samples.reshape(-1, len(weights))), mean, count)
+    return ranges
+
+
+def classes_section(found: Analysis) -> Section:
+    """Return the table of classes."""
+    columns = (
+        "class",
+        "objects",
+        "images",
+        "AP",
+        "low",
+        "high",
+        "AP50",
+        "score threshold",
+        "precision",
+        "recall",
+        "F1",
+    )
+    rows: list[list[Any]] = []
+    for k, name in enumerate(found.truth.class_names):
+        objects, ends = found.matches[k].objects, found.class_interval(k)
+        best = found.curves[k].best() or (None, None, None, None)
+        ap, ap50 = defined(found.coco.per_class.get(name)), defined(found.coco.per_class_ap50.get(name))
+        low, high = (None, None) if ap is None else (ends.low, ends.high)
+        rows.append([name, int(objects.sum()), int((objects > 0).sum()), ap, low, high, ap50, *best])
+    note = "Threshold, precision, recall and F1 where F1 is largest, at IoU 0.5. 95 % intervals of AP over images."
+    frequent = sorted((row for row in rows if row[3] is not None), key=lambda row: -row[1])[:_BARS]
+    frequent.sort(key=lambda row: -row[3])
+    low_ends, high_ends = ([row[3] if row[side] is None else row[side] for row in frequent] for side in (4, 5))
+    bars = Plot(
+        "class_ap",
+        "AP by class" + (f", the {_BARS} most frequent classes" if len(rows) > _BARS else ""),
+        "AP (0 to 1)",
+        "",
+        [Series("", [row[0] for row in frequent], [row[3] for row in frequent], low_ends, high_ends)],
+        "bars",
+        xlim=(0, 1),
+        note="Bars: 95 % intervals over images.",
+    )
+    return Section(
+        "Classes", tables=[Table("classes", "Classes", columns, rows, note)], plots=[bars] if frequent else []
+    )
+
+
+def curves_section(found: Analysis) -> Section:
+    """Return the precision-recall curve, and precision, recall and F1 by score threshold."""
+    there = [one for one in found.curves if one.objects]
+    if not there:
+        return Section("Curves", ["No objects."])
+    mean = np.mean([one.interpolated() for one in there], 0)
+    thresholds, precision, recall, f1 = found.overall.sampled()
+    best = found.overall.best()
+    chosen = "no detection matches an object" if best is None else f"largest F1 {best[3]:.3f} at score {best[0]:.2f}"
+    frequent = sorted(range(len(found.curves)), key=lambda k: -found.curves[k].objects)[:_CURVES]
+    names = found.truth.class_names
+    plots = [
+        Plot(
+            "precision_recall",
+            "Precision by recall, mean over classes, IoU 0.5",
+            "recall (0 to 1)",
+            "precision (0 to 1)",
+            [Series("", RECALLS, mean)],
+            xlim=(0, 1),
+            ylim=(0, 1.02),
+            note=f"Area: AP50 {float(mean.mean()):.3f}",
+        ),
+        Plot(
+            "score_thresholds",
+            "Precision, recall and F1 by score threshold, all classes",
+            "score threshold (0 to 1)",
+            "value (0 to 1)",
+            [
+                Series("F1", thresholds, f1),
+                Series("precision", thresholds, precision),
+                Series("recall", thresholds, recall),
+            ],
+            xlim=(0, 1),
+            ylim=(0, 1.02),
+            note=chosen,
+        ),
+        Plot(
+            "class_f1",
+            "F1 by score threshold, most frequent classes",
+            "score threshold (0 to 1)",
+            "F1 (0 to 1)",
+            [Series(names[k], thresholds, found.curves[k].sampled()[3]) for k in frequent],
+            xlim=(0, 1),
+            ylim=(0, 1.02),
+        ),
+    ]
+    columns = np.column_stack([thresholds, precision, recall, f1]).tolist()
+    table = Table("score_thresholds", "Score thresholds", ("score threshold", "precision", "recall", "F1"), columns)
+    text = [f"Detections at IoU 0.5, all classes together: {chosen}."]
+    return Section("Curves", text, [table], plots)
+
+
+def tide_section(found: Analysis) -> Section:
+    """Return the AP lost to each type of error."""
+    from tldet.evaluation.errors.tide import MEANINGS as KINDS
+    from tldet.evaluation.errors.tide import ORACLES, TYPES
+
+    overall = found.tide.overall
+    rows: list[list[Any]] = [[n, overall[n], int(found.tide.counts[n].sum()), KINDS[n]] for n in TYPES]
+    rows += [["FP", overall["FP"], None, "all false positives"], ["FN", overall["FN"], None, "all objects not found"]]
+    columns = ["class", "AP50", *(f"{name} AP" for name in (*TYPES, *ORACLES)), *(f"{name} errors" for name in TYPES)]
+    per_class: list[list[Any]] = []
+    for k, name in enumerate(found.truth.class_names):
+        lost = [max(float(found.tide.lost[kind][k]), 0.0) for kind in (*TYPES, *ORACLES)]
+        ap = float(found.tide.ap[k])
+        lost_or_none = [value if ap == ap else None for value in lost]
+        counts = [int(found.tide.counts[kind][k]) for kind in TYPES]
+        per_class.append([name, ap, *lost_or_none, *counts])
+    plot = Plot(
+        "tide",
+        "AP50 lost to each type of error",
+        "AP lost (0 to 1)",
+        "",
+        [Series("", TYPES, [overall[name] for name in TYPES])],
+        "bars",
+    )
+    note = (
+        "AP at IoU 0.5 gained if all errors of the type were corrected. The values do not add up (Bolya et al. 2020)."
+    )
+    tables = [
+        Table("tide", "Errors", ("type", "AP lost", "errors", "meaning"), rows, note),
+        Table("tide_classes", "AP lost and errors by class", columns, per_class),
+    ]
+    return Section("Errors", tables=tables, plots=[plot])
+
+
+def attributes_section(found: Analysis) -> Section:
+    """Return AP by size, aspect ratio and crowding."""
+    units = {
+        "size": "square root of the area (px)",
+        "aspect ratio": "width / height",
+        "crowding": "largest IoU with another object",
+    }
+    plots, tables = [], []
+    for name, one in found.attributes.items():
+        file = name.replace(" ", "_")
+        ap, ap50 = ([defined(value) or 0.0 for value in values] for values in (one.ap, one.ap50))
+        series = [Series("AP", one.names, ap), Series("AP50", one.names, ap50)]
+        plots.append(Plot(f"ap_by_{file}", f"AP by {name}", "AP (0 to 1)", units[name], series, "bars", xlim=(0, 1)))
+        values = zip(one.names, one.objects.tolist(), one.ap, one.ap50, one.ar, strict=True)
+        rows = [[label, count, *(defined(v) for v in numbers)] for label, count, *numbers in values]
+        tables.append(Table(f"ap_by_{file}", f"AP by {name}", (units[name], "objects", "AP", "AP50", "AR100"), rows))
+    return Section("Size, shape and crowding", tables=tables, plots=plots)
+
+
+def calibration_section(found: Analysis) -> Section:
+    """Return the reliability diagram and the temperature."""
+    before, after = found.calibration, found.calibrated
+    middles = (before.edges[:-1] + before.edges[1:]) / 2
+    series = [
+        Series("ideal", [0, 1], [0, 1]),
+        Series("scores", before.confidence, before.accuracy, marker="o"),
+    ]
+    text = [f"Expected calibration error {before.ece:.3f}, largest error of a bin {before.mce:.3f}, IoU 0.5."]
+    if after is not None and found.temperature is not None:
+        series.append(Series("after temperature scaling", after.confidence, after.accuracy, marker="s"))
+        text.append(
+            f"Temperature {found.temperature:.3f} (fitted on these images) gives an expected calibration error of "
+            f"{after.ece:.3f}."
+        )
+    plot = Plot(
+        "reliability",
+        "Share of correct detections by score",
+        "mean score of the bin (0 to 1)",
+        "correct (0 to 1)",
+        series,
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+    )
+    counts = Plot(
+        "score_histogram",
+        "Detections by score",
+        "score (0 to 1)",
+        "detections",
+        [Series("", middles, before.counts, marker="o")],
+        xlim=(0, 1),
+    )
+    values = zip(before.edges, before.edges[1:], before.counts, before.confidence, before.accuracy, strict=False)
+    rows = [[float(low), float(high), int(n), float(c), float(a)] for low, high, n, c, a in values]
+    columns = ("from score", "to score", "detections", "mean score", "correct")
+    return Section("Calibration", text, [Table("calibration", "Calibration", columns, rows)], [plot, counts])
+
+
+def confusion_section(found: Analysis) -> Section:
+    """Return the confusion matrix and the most frequent confusions."""
+    from tldet.evaluation.errors.confusion import confusions
+
+    names = [*found.truth.class_names, "background"]
+    matrix = found.confusion
+    used = np.flatnonzero(np.append((matrix.sum(0) + matrix.sum(1))[:-1], 1))
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    shown = [names[k] for k in used]
+    series = [Series(names[k], shown, shares[k][used]) for k in used]
+    title = "Confusion matrix, share of the objects of each class"
+    plot = Plot("confusion", title, "predicted class", "class of the object", series, "matrix")
+    rows: list[list[Any]] = [[names[row], names[column], count] for row, column, count in confusions(matrix, 20)]
+    full = [[names[k], *matrix[k].tolist()] for k in used]
+    tables = [
+        Table("confusions", "Most frequent confusions", ("object", "predicted as", "count"), rows),
+        Table("confusion", "Confusion matrix, counts (rows: objects)", ("object", *names), full),
+    ]
+    text = [f"Detections with a score of at least {found.threshold:.2f}, matched at IoU 0.5."]
+    return Section("Confusion", text, tables, [plot])
+
+
+def accuracy_sections(found: Analysis) -> Sequence[Section]:
+    """Return all sections on accuracy."""
+    makers = (
+        summary_section,
+        classes_section,
+        curves_section,
+        tide_section,
+        confusion_section,
+        attributes_section,
+        calibration_section,
+    )
+    return [make(found) for make in makers]
+
+
+def subtitle(name: str, found: Analysis) -> str:
+    """Return the line on the data of a report."""
+    counts = (
+        counted(len(found.truth.image_ids), "image"),
+        counted(int((~found.truth.crowd).sum()), "object"),
+        counted(len(found.results), "detection"),
+        counted(len(found.truth.class_names), "class", "classes"),
+    )
+    kind = "masks" if found.truth.type == "segm" else "boxes"
+    return f"{name} on {found.truth.name}: {', '.join(counts)}; {kind}"
+
+
+def _ends(one: Any) -> str:
+    return "" if one.low is None else f"({one.ends()})"
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -1,0 +1,119 @@
+"""Detections of a checkpoint, a run or a results file, with their ground truth and images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tldet.coco.records import name_of
+from tldet.errors import CheckpointError, DataError
+from tldet.evaluation.columns import GroundTruth, Results
+from tldet.evaluation.loading import load_ground_truth, load_results
+from tldet.structures.image import ImageArray
+from tldet.system.inputs import is_folder
+
+if TYPE_CHECKING:
+    from tldet.workflows.report.request import DataOptions
+    from tldet.workflows.training.datasets import AnyDataset
+
+BEST_NAME, LOG_NAME = "best.pt", "log.jsonl"  # in the folder of a run
+Reader = Callable[[int], ImageArray | None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Detections to analyze.
+
+    Attributes:
+        name: name on the page.
+        truth: ground truth.
+        results: detections on its images.
+        read: returns the image of a rank as (H, W, 3) RGB, or None if it is not available.
+        checkpoint: checkpoint that made the detections.
+        run: folder of the run of the checkpoint.
+        boxes: ground truth and detections of the boxes, if ``truth`` and ``results`` contain masks.
+    """
+
+    name: str
+    truth: GroundTruth
+    results: Results
+    read: Reader
+    checkpoint: Path | None = None
+    run: Path | None = None
+    boxes: tuple[GroundTruth, Results] | None = None
+
+
+def of_results(dt: Any, request: DataOptions) -> Source:
+    """Read a results file."""
+    assert request.gt is not None
+    truth = load_ground_truth(request.gt, request.type or "bbox")
+    return Source(name_of(dt, "detections"), truth, load_results(dt, truth), _folder_reader(truth, request.images))
+
+
+def of_checkpoint(path: str | Path, request: DataOptions) -> Source:
+    """Evaluate a checkpoint, or the best checkpoint of a run.
+
+    Raises:
+        TldetError: the checkpoint or the data is wrong, or they share no class.
+    """
+    from tldet.workflows.command_requests import TestRequest
+    from tldet.workflows.test import detect
+
+    run = Path(path) if is_folder(path) else None
+    checkpoint = Path(path) if run is None else run / BEST_NAME
+    if run is not None and not checkpoint.is_file():
+        raise CheckpointError(f"{run}: contains no {BEST_NAME}; give a checkpoint")
+    found = detect(
+        TestRequest(
+            checkpoint,
+            data=request.data,
+            images=request.images,
+            format=request.format,
+            voc_boxes=request.voc_boxes,
+            split=request.split,
+            device=request.device,
+            precision=request.precision,
+            console=request.console,
+        )
+    )
+    both = [one.added() for one in found.evaluators]
+    run = run or (checkpoint.parent if (checkpoint.parent / LOG_NAME).is_file() else None)
+    boxes = both[1] if len(both) > 1 else None
+    return Source(str(path), *both[0], _dataset_reader(both[0][0], found.dataset), checkpoint, run, boxes)
+
+
+def _dataset_reader(truth: GroundTruth, dataset: AnyDataset) -> Reader:
+    """Return the reader of the images of a dataset."""
+    from tldet.data.dataset import CocoDataset
+
+    ids = dataset.index.image_ids[dataset.positions].tolist()
+    indices = {image_id: index for index, image_id in enumerate(ids)}
+
+    def read(rank: int) -> ImageArray | None:
+        index = indices[truth.image_ids[rank]]
+        if isinstance(dataset, CocoDataset):
+            return dataset.load(index)[0]
+        return dataset.dataset.load(int(dataset.positions[index]))[0]
+
+    return read
+
+
+def _folder_reader(truth: GroundTruth, images: str | Path | None) -> Reader:
+    """Return the reader of an image folder; images that are missing or damaged are not shown."""
+
+    def read(rank: int) -> ImageArray | None:
+        from tldet.data.images import read_image
+
+        name = truth.file_names[rank] if truth.file_names else None
+        if images is None or name is None:
+            return None
+        try:
+            return read_image(Path(images) / name)
+        except DataError:
+            return None
+
+    if images is not None and not is_folder(images):
+        raise DataError(f"{images}: no such image directory")
+    return read

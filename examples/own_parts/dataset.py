@@ -1,5 +1,3 @@
-"""A dataset: boxes in a CSV file with the columns image, x0, y0, x1, y1, label."""
-
 import csv
 from pathlib import Path
 
@@ -12,7 +10,7 @@ from tldet.structures.target import Target
 
 @DATASETS.register_module()
 class CsvDataset:
-    """Images of a folder with the boxes of a CSV file; see :class:`~tldet.data.dataset.DetectionDataset`."""
+    """Boxes in a CSV file with the columns image, x0, y0, x1, y1, label; the images are in a folder."""
 
     def __init__(self, annotations: str, images: str) -> None:
         self.folder, self.rows = Path(images), {}

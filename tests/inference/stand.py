@@ -12,6 +12,7 @@ import torch
 from tldet.data.images import Limits, Reduced, read_reduced
 from tldet.data.loader import Sample, as_pixels
 from tldet.engine.precision import Precision
+from tldet.inference.scores import ScoreSettings
 from tldet.inference.stream import Prepared, Result, stream
 from tldet.structures.detections import Detections
 from tldet.structures.target import Target
@@ -26,7 +27,7 @@ class Stand:
 
     class_names: tuple[str, ...] = ("cat", "a/b", "a_b")
     category_ids: tuple[int, ...] = (7, 3, 5)
-    device, precision, limits = torch.device("cpu"), Precision(), Limits()
+    device, precision, limits, scores = torch.device("cpu"), Precision(), Limits(), ScoreSettings()
 
     def __init__(self, boxes: Any = (), labels: Any = (), bounds: tuple[int, int] | None = None) -> None:
         self.boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
@@ -52,4 +53,4 @@ class Stand:
         return Prepared([Sample(as_pixels(image.image), nothing, image.whole)])
 
     def stream(self, items: Iterable[Any], score: float, batch: int) -> Iterator[list[tuple[int, Result]]]:
-        return stream(items, lambda samples: self.predict(list(samples)), score=0.0, batch=batch)
+        return stream(items, lambda samples: self.predict(list(samples)), select=lambda found: found, batch=batch)

@@ -316,7 +316,7 @@ def test_unreadable_files_are_counted_once(stand: Stand, tmp_path: Path, monkeyp
     assert (summary.images, list(summary.failed)) == (1, [str(tmp_path / "c.mp4")])
     stand.factor = 2  # then it is read whole for the drawing
     with monkeypatch.context() as patched:
-        patched.setattr("tldet.workflows.predict.predict.read_image", broken)
+        patched.setattr("tldet.workflows.predict.images.read_image", broken)
         with pytest.raises(DataError, match="nothing predicted: 1 input could not be read"):
             predict("c.pt", [tmp_path / "a.png"], out=tmp_path / "out", overwrite=True)
 

@@ -41,7 +41,7 @@ def model_of(name: str) -> dict[str, Any]:
     model: dict[str, Any] = read_config(RECIPES[name]).data["model"]
     model["backbone"]["weights"] = None
     model["head"]["num_classes"] = CLASSES
-    model["head"]["settings"]["score"] = SCORES[name]
+    model["head"]["settings"]["score_thr"] = SCORES[name]
     if name.startswith("retinanet"):
         model["head"]["settings"]["loss_normalizer"] = "image"
     return model

@@ -29,7 +29,7 @@ from tldet.evaluation.report import CocoResult
 from tldet.system import output
 from tldet.system.output import Replacement, check_output, replacing, write_bytes, write_json
 from tldet.visualize.drawing import Series, plot_intervals
-from tldet.workflows.predict.predict import write_image
+from tldet.workflows.predict.outputs import write_image
 from tldet.workflows.training.run_folder import RunFiles
 
 ROOT = Path(__file__).resolve().parents[2]

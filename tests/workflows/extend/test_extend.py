@@ -157,7 +157,7 @@ def test_invalid_requests_are_one_line_errors(
     untrained["config"].pop("optimizer")
     checkpoint.save(tmp_path / "u.pt", untrained)
     assert "u.pt: its config has no optimizer and schedule" in message(capsys, str(tmp_path / "u.pt"), *data, *out)
-    assert "distill.scor: unknown key; did you mean 'score'?" in message(
+    assert "distill.scor: unknown key; did you mean 'score_thr'?" in message(
         capsys, str(base), *data, *out, "--cfg-options", "distill.scor=0.4"
     )
     assert "--seed must be at least 0, not -1" in message(capsys, str(base), *data, *out, "--seed", "-1")

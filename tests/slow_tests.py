@@ -9,6 +9,17 @@ from __future__ import annotations
 import re
 
 PATTERNS = """
+exporting/test_export.py::test_any_batch_and_size[faster_rcnn_lite0]
+exporting/test_export.py::test_it_is_verified_on_the_data_that_test_takes
+exporting/test_export.py::test_onnx_runtime_finds_the_same[gfl_lite0]
+exporting/test_export.py::test_onnx_runtime_finds_the_same[retinanet_lite0]
+inference/test_pickle.py::test_an_exported_predictor_is_pickled_by_its_path
+inference/test_resume.py::test_a_killed_run_resumes_to_the_results_of_one_run
+test_own_parts.py::test_extend
+test_own_parts.py::test_fewshot
+workflows/test_formats.py::test_a_yolo_folder_is_extended_and_used_for_few_shots
+workflows/test_serve.py::test_three_hundred_hostile_requests_leave_the_service_as_it_was
+workflows/test_serve.py::test_hostile_bytes_are_answered_with_4xx_or_closed[huge*]
 cuda/test_recipes.py::*[*cascade*]
 cuda/test_recipes.py::*[mask_rcnn_lite0]
 cuda/test_recipes.py::*[atss_lite0]

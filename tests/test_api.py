@@ -58,7 +58,7 @@ NEEDED = {  # commands with their required arguments
     "split": ["a", "--out", "o"],
     "merge-results": ["a.jsonl"],
     "serve": ["c.pt"],
-    "report": ["c.pt"],
+    "report": [],
     "compare": ["a.pt", "b.pt"],
     "merge": ["a", "b", "--out", "o"],
     "convert": ["a", "--to", "yolo", "--out", "o"],

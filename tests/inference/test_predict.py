@@ -26,6 +26,7 @@ from tldet.data.images import read_image
 from tldet.errors import ConfigError, DataError
 from tldet.inference import SCORE
 from tldet.inference.predictor import Predictor
+from tldet.inference.scores import ScoreSettings
 from tldet.inference.sources import find_sources
 from tldet.inference.threads import BackgroundWorker, mapped, prefetch
 from tldet.inference.video import Video
@@ -123,7 +124,8 @@ def test_one_bad_image_does_not_lose_the_list(
 def test_python_and_the_command_have_the_same_threshold(predictor: Predictor) -> None:
     command = build_parser().parse_args(["predict", "c.pt", "a.jpg"])
     defaults = [inspect.signature(call).parameters["score"].default for call in (predict, Predictor.predict)]
-    assert [command.score, *defaults] == [SCORE] * 3
+    assert [command.score, *defaults] == [None] * 3, "the thresholds of the checkpoint"
+    assert ScoreSettings().describe() == f"{SCORE:g}"
 
 
 def test_a_turned_photograph_opened_by_pillow_is_found_in_as_its_file(predictor: Predictor, shared: Path) -> None:

@@ -21,10 +21,13 @@ RUNNING = (
     "pretrain",
     "study",
     "test",
+    "report",
+    "compare",
     "predict",
     "serve",
     "export",
     "check",
+    "browse",
     "quickstart",
 )
 

@@ -217,6 +217,6 @@ def test_the_hub_s_digest_is_checked(hub: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_another_file_than_the_hub_states_is_refused(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Hub, "stated", "0" * 64)
-    with pytest.raises(CheckpointError, match=r"should have 0000"):
+    with pytest.raises(CheckpointError, match=r"the server states 0000"):
         sources.download("hf:a/b")
     assert not hub.exists()

@@ -27,7 +27,7 @@ from tldet.workflows.predict.shards import Shard, shard_of
 
 log = logging.getLogger(__name__)
 _MERGED = ("json", "coco", "csv", "parquet")  # outputs of all shards together
-_OPTIONS = ("score", "tiles", "overlap", "nms_per_class", "max_pixels")  # that change the results
+_OPTIONS = ("tiles", "overlap", "nms_per_class", "max_pixels")  # that change the results
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ class Plan:
             "tldet": __version__,
             "checkpoint_sha256": file_hash(Path(self.request.checkpoint)),
             "precision": predictor.precision.name,
+            "score": predictor.scores.describe() if self.request.score is None else f"{self.request.score:g}",
             **{name: getattr(self.request, name) for name in _OPTIONS},
             "annotations": None if self.request.annotations is None else str(self.request.annotations),
             "categories": [{"id": key, "name": name} for key, name in categories.items()],

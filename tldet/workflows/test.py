@@ -85,7 +85,7 @@ def detect(request: TestRequest) -> Validation:
     """
     model, state = _loaded(request)
     dataset = evaluation_dataset(_given(request).section(request.checkpoint, state), state)
-    return _evaluated(model, dataset, state["config"], request)
+    return _evaluated(model, dataset, state, request)
 
 
 def _given(request: TestRequest) -> EvaluationData:

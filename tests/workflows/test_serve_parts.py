@@ -34,7 +34,7 @@ class Counting:
         self.free.set()
 
     def stream(self, items: Iterable[Any], score: float, batch: int) -> Iterator[list[tuple[int, Result]]]:
-        return stream(items, self.predict, score=score, batch=batch)
+        return stream(items, self.predict, select=lambda found: found.above(score), batch=batch)
 
     def predict(self, samples: Sequence[Sample]) -> list[Detections]:
         self.free.wait(10)

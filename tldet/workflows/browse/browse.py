@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from tldet.structures.target import Target
 from tldet.system.output import check_output, write_text
 from tldet.text import counted
 from tldet.visualize.page.document import Section, asset, document
+from tldet.visualize.page.images import jpeg_url, svg_path
 from tldet.visualize.page.tables import Table
 from tldet.visualize.page.views import Row, View, ViewedImage, views_gallery
 from tldet.workflows.browse.request import BrowseRequest
@@ -155,9 +155,7 @@ def _view(title: str, image: ImageArray, rows: Sequence[Row]) -> View:
     height, width = image.shape[:2]
     size = fitted_size((height, width), _SHORT, _LONG)
     small = image if size[0] >= height else resize_to(image, size)
-    encoded = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
-    source = "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
-    return View(title, width, height, source, rows)
+    return View(title, width, height, jpeg_url(small, _QUALITY), rows)
 
 
 def _rows(target: Target) -> list[Row]:
@@ -186,5 +184,4 @@ def outline(mask: NDArray[np.uint8] | None) -> str:
     if mask is None or not mask.any():
         return ""
     parts, _ = cv2.findContours(np.ascontiguousarray(mask), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    points = (part.reshape(-1, 2).tolist() for part in parts)
-    return "".join("M" + "L".join(f"{x} {y}" for x, y in one) + "Z" for one in points)
+    return svg_path(part.reshape(-1, 2).tolist() for part in parts)

@@ -11,6 +11,7 @@ from typing import Any
 from tldet.data.checks.findings import CODES, Finding
 from tldet.data.checks.records import Records
 from tldet.system.output import write_text
+from tldet.visualize.page.document import html_page
 from tldet.workflows.check.tables import line_of
 from tldet.workflows.check.thumbnails import image_tag
 
@@ -63,12 +64,7 @@ def write_page(path: Path, report: Mapping[str, Any], findings: Sequence[Finding
     images = _Images(splits)
     title = f"Check of {report['data']}"
     body = "".join([_head(title, report), _links(groups), *(_group(code, groups[code], images) for code in groups)])
-    write_text(
-        path,
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head><body><main>{body}</main></body></html>\n",
-    )
+    write_text(path, html_page(title, _STYLE, body))
 
 
 def _head(title: str, report: Mapping[str, Any]) -> str:

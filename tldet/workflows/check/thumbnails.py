@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from html import escape
 from math import isfinite
 from pathlib import Path
@@ -14,6 +13,7 @@ from tldet.data.checks.findings import Corners
 from tldet.data.images import fitted_size, read_image, resize_to
 from tldet.errors import DataError
 from tldet.structures.image import ImageArray
+from tldet.visualize.page.images import jpeg_url
 
 _SHORT, _LONG = 200, 320  # pixels
 _QUALITY = 75
@@ -32,9 +32,7 @@ def image_tag(path: Path, box: Corners | None) -> str:
     small = image if min(size) > min(height, width) else resize_to(image, size)
     if box is not None and all(isfinite(value) and abs(value) < _FAR for value in box):
         small = _with_box(small, box, small.shape[1] / width, small.shape[0] / height)
-    encoded = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
-    content = base64.b64encode(encoded.tobytes()).decode()
-    return f'<img alt="{escape(path.name, quote=True)}" src="data:image/jpeg;base64,{content}">'
+    return f'<img alt="{escape(path.name, quote=True)}" src="{jpeg_url(small, _QUALITY)}">'
 
 
 def _with_box(image: ImageArray, box: Corners, right: float, down: float) -> ImageArray:

@@ -12,7 +12,7 @@ from tldet.system.output import check_output, refuse_same, write_json
 from tldet.text import counted
 from tldet.visualize.page.document import Section
 from tldet.visualize.page.tables import Table
-from tldet.workflows.report.pictures import images_section
+from tldet.workflows.report.images import images_section
 from tldet.workflows.report.report import Report
 from tldet.workflows.report.request import WORST, DataOptions, ReportRequest
 from tldet.workflows.report.run import run_sections

@@ -21,7 +21,7 @@ from tldet.visualize.page.gallery import gallery
 from tldet.visualize.page.plots import Plot, Series
 from tldet.visualize.page.tables import Table
 from tldet.workflows.report.command import check_outputs, write
-from tldet.workflows.report.pictures import gallery_images, image_name
+from tldet.workflows.report.images import gallery_images, image_name
 from tldet.workflows.report.report import Report
 from tldet.workflows.report.request import CompareRequest
 from tldet.workflows.report.sections import defined

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +18,7 @@ from tldet.structures.image import ImageArray, Size
 from tldet.text import counted
 from tldet.visualize.page.document import Section
 from tldet.visualize.page.gallery import GalleryImage, Row, gallery
+from tldet.visualize.page.images import jpeg_url, svg_path
 from tldet.workflows.report.source import Reader
 
 _SIDE, _QUALITY = 480, 72  # pixels of the long side, JPEG
@@ -79,8 +79,7 @@ def data_url(pixels: ImageArray, side: int = _SIDE) -> str:
     scale = min(1.0, side / max(pixels.shape[:2]))
     size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-    content = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1]
-    return f"data:image/jpeg;base64,{base64.b64encode(content.tobytes()).decode()}"
+    return jpeg_url(np.asarray(small, np.uint8), _QUALITY)
 
 
 def image_name(found: Analysis, rank: int) -> str:
@@ -105,8 +104,7 @@ def outline(segmentation: Any, size: Size) -> str:
 
     mask = coco_mask.decode(rle.to_rle(segmentation, size))
     shapes = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)[0]
-    points = [cv2.approxPolyDP(shape, _FLAT, True)[:, 0].tolist() for shape in shapes]
-    return "".join("M" + "L".join(f"{x} {y}" for x, y in shape) + "Z" for shape in points)
+    return svg_path(cv2.approxPolyDP(shape, _FLAT, True)[:, 0].tolist() for shape in shapes)
 
 
 def _extent(*boxes: Any) -> Size:

@@ -22,7 +22,7 @@ from tests.inference.stand import Stand
 from tests.inference.test_outputs import film, image
 from tldet.cli.main import main
 from tldet.errors import ConfigError, DataError
-from tldet.workflows.predict.jsonl import JsonlWriter, scan
+from tldet.workflows.predict.jsonl import JsonlWriter, scan_results
 from tldet.workflows.predict.merge_results import merge_results
 from tldet.workflows.predict.predict import predict
 from tldet.workflows.predict.shards import Shard, shard_of
@@ -89,7 +89,9 @@ def check_killed_and_resumed(tmp_path: Path, checkpoint: Path, count: int, secon
         killed_at(checkpoint, given, results, int(random.integers(2, max(3, count // (KILLS + 2)))), seconds)
         with results.open("ab") as file:  # as if the system had written a part of the next line only
             file.write(b'{"path": "in/000'[: int(random.integers(0, 15))])
-    done = sum("detections" in line for line in lines_of(results)[1:] if line) if not scan(results).torn else None
+    done = (
+        sum("detections" in line for line in lines_of(results)[1:] if line) if not scan_results(results).torn else None
+    )
     process = started(checkpoint, given, 0.0)
     output, errors = process.communicate(timeout=500)
     assert process.returncode == 0, errors
@@ -180,7 +182,7 @@ def test_new_images_are_added_and_failed_ones_tried_again(stand: Stand, tmp_path
         image(folder / name)
     summary = predict(checkpoint, folder, jsonl=results, json=tmp_path / "r.json", resume=True)
     assert (summary.images, summary.resumed, summary.failed) == (2, 1, {})
-    assert scan(results).failed == {}
+    assert scan_results(results).failed == {}
     records = json.loads((tmp_path / "r.json").read_text())
     assert records == json.loads(json.dumps(sorted(records, key=lambda one: one["image_id"])))
 

@@ -9,7 +9,7 @@ kind, such as microscope images with the same shading, differ there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.data.images import JPEG_START, REDUCED, decode_image, frame_of, read_bytes
+from tldet.data.tracking import Track
 from tldet.errors import DataError
 
 _Floats = NDArray[np.float32]
-Track = Callable[[Sequence[int]], Iterable[int]]
 Mirror = Literal["", "mirrored", "upside down", "turned by 180 degrees"]
 _MIRRORS: tuple[tuple[Mirror, int, int], ...] = (
     ("", 1, 1),

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from tldet.data.checks.findings import Finding
 from tldet.data.checks.records import Records
-from tldet.data.similar import Pair, Track, find_pairs, read_thumbnails
+from tldet.data.similar import Pair, find_pairs, read_thumbnails
+from tldet.data.tracking import Track
 from tldet.system.inputs import real_path
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,10 @@ from tldet.data.checks.headers import UPRIGHT_FIRST, Header, boxes_fit, disagree
 from tldet.data.checks.records import Records
 from tldet.data.image_formats import EXTENSIONS
 from tldet.data.images import Limits
+from tldet.data.tracking import Track
 from tldet.structures.image import Size
 from tldet.system.inputs import real_path
 
-_T = TypeVar("_T")
-Track = Callable[[Sequence[_T]], Iterable[_T]]
 _THREADS, _CHUNK = 8, 64
 _CUT = ("breaks off", "truncated", "cut off", "unexpected end")  # in messages about truncated files
 _LISTED = 5
@@ -46,7 +45,7 @@ def check_names(records: Records) -> Iterator[Finding]:
             yield records.of_image("image-repeated", position, text, fix="join their annotations in one entry")
 
 
-def check_files(records: Records, track: Track[int] = iter) -> Iterator[Finding]:
+def check_image_files(records: Records, track: Track = iter) -> Iterator[Finding]:
     """Yield image files that are missing, damaged, rotated or of another size than stated.
 
     Args:
@@ -67,7 +66,7 @@ def check_files(records: Records, track: Track[int] = iter) -> Iterator[Finding]
 
 
 def _examined(
-    records: Records, paths: Sequence[Path], named: Sequence[int], track: Track[int]
+    records: Records, paths: Sequence[Path], named: Sequence[int], track: Track
 ) -> Iterator[tuple[int, Fault | None, Header | None]]:
     """Examine files in parallel."""
 

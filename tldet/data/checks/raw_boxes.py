@@ -19,11 +19,11 @@ _DIGITS = 6  # after the point of a side computed from an area
 _LARGEST = 1e30  # pixels; squares of larger numbers overflow in single precision
 
 
-class Report(Protocol):
+class ReportProblem(Protocol):
     """Reports a problem of an annotation; ``change`` holds the keys that solve it."""
 
     def __call__(self, code: str, message: str, **values: Any) -> None:
-        """Report it."""
+        """ReportProblem it."""
         ...
 
 
@@ -34,7 +34,7 @@ def stated_size(image: Record) -> Size:
     return (known[0], known[1]) if len(known) == 2 else (0, 0)
 
 
-def check_box(record: Record, size: Size, report: Report) -> Record | None:
+def check_box(record: Record, size: Size, report: ReportProblem) -> Record | None:
     """Check the box of an annotation; return it with a box that the reader accepts, None if there is none.
 
     Args:
@@ -58,8 +58,8 @@ def check_box(record: Record, size: Size, report: Report) -> Record | None:
     return _checked({**record, "bbox": numbers}, numbers, size, name, report)
 
 
-def _checked(record: Record, box: list[float], size: Size, name: str, report: Report) -> Record | None:
-    finite = is_finite(box)
+def _checked(record: Record, box: list[float], size: Size, name: str, report: ReportProblem) -> Record | None:
+    finite = all_finite(box)
     if finite and min(box[2:]) >= 0:
         return record
     if finite:
@@ -73,7 +73,7 @@ def _checked(record: Record, box: list[float], size: Size, name: str, report: Re
     return None if known is None else {**record, "bbox": known}
 
 
-def is_finite(numbers: Sequence[float]) -> bool:
+def all_finite(numbers: Sequence[float]) -> bool:
     """Return True if all numbers can be coordinates; an integer may have more digits than a float can hold."""
     return all(abs(one) <= _LARGEST for one in numbers)  # false for NaN
 
@@ -108,7 +108,7 @@ def _derived(record: Mapping[str, Any]) -> list[float] | None:
         except DataError:
             return None
     box, area = list(record["bbox"]), record.get("area")
-    unknown = [number for number, value in enumerate(box) if not is_finite([value])]
+    unknown = [number for number, value in enumerate(box) if not all_finite([value])]
     if unknown not in ([2], [3]) or not isinstance(area, int | float) or not 0 < area < math.inf:
         return None
     other = box[5 - unknown[0]]

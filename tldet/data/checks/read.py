@@ -159,7 +159,7 @@ def _unknown_labeled(coco: Coco, path: Path) -> list[Finding]:
     ]
 
 
-def read_foreign(dataset: Dataset) -> tuple[list[Records], list[Finding]]:
+def read_other_format(dataset: Dataset) -> tuple[list[Records], list[Finding]]:
     """Return the records of a dataset in another format by split, and findings about what its reader changed."""
     notes = [Finding("record-changed", CODES["record-changed"][0], str(dataset.root), line) for line in dataset.notes()]
     parts = dataset.splits()

@@ -17,7 +17,7 @@ from tldet.coco.records import Annotation, Category, Image
 from tldet.coco.variants import INTEGERS, convert_one
 from tldet.data.checks.coordinates import correct_coordinates
 from tldet.data.checks.findings import CODES, Finding, Repair
-from tldet.data.checks.raw_boxes import box_numbers, check_box, is_finite, stated_size
+from tldet.data.checks.raw_boxes import all_finite, box_numbers, check_box, stated_size
 from tldet.errors import DataError
 
 Record = dict[str, Any]
@@ -91,7 +91,7 @@ def _who(found: Salvage, section: str, row: int, record: Record) -> dict[str, An
         return {"image": str(record["file_name"])} if record.get("file_name") else {}
     known, image = record.get("id"), found.image_of(record)
     numbers = box_numbers(record.get("bbox"))
-    sound = numbers is not None and is_finite(numbers)
+    sound = numbers is not None and all_finite(numbers)
     return {
         "annotation": known if isinstance(known, int) else record_name(section, row, record),
         "image": image.get("file_name"),

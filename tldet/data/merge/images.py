@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.data.tracking import Track
 from tldet.errors import DataError
 from tldet.system.inputs import is_file, real_path, require_file
 
 TAIL = 4096  # bytes at the end of a file, in which JPEG and PNG files of equal size differ
-Track = Callable[[Sequence[int]], Iterable[int]]
 
 
 def same_images(

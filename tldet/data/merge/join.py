@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from tldet.coco.ids import NO_ID, ODD_ID, renumber_repeated
 from tldet.data.merge.classes import labeled_classes
-from tldet.data.merge.images import Track, same_images
+from tldet.data.merge.images import same_images
 from tldet.data.merge.objects import find_duplicates
 from tldet.data.merge.source import MergeSource
+from tldet.data.tracking import Track
 from tldet.errors import DataError
 
 REFUSED = (0, NO_ID, ODD_ID)  # pycocotools treats annotation id 0 as "no match"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tldet.data.checks.categories import check_between_splits
 from tldet.data.checks.copies import check_copies
 from tldet.data.checks.findings import Finding
-from tldet.data.checks.image_files import check_files, check_unlisted
+from tldet.data.checks.image_files import check_image_files, check_unlisted
 from tldet.data.checks.records import Records
 from tldet.data.checks.statistics import InputSettings
 from tldet.data.checks.table import check_annotations
@@ -50,7 +50,7 @@ def quick_problems(
     yield from check_annotations(splits, settings)
     for records in splits:
         if records.folder is not None:
-            yield from check_files(records, track)
+            yield from check_image_files(records, track)
 
 
 def _tracked(progress: Progress, text: str) -> Callable[[Sequence[int]], Iterable[int]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tldet.data.checks.findings import CODES, Finding
-from tldet.data.checks.read import read_foreign, read_json
+from tldet.data.checks.read import read_json, read_other_format
 from tldet.data.checks.records import Records
 from tldet.data.file_names import resolve_names
 from tldet.data.formats.detect import detect_format
@@ -125,7 +125,7 @@ def _foreign(data: Path, images: Path | None, request: CheckRequest) -> Source:
         return Source(request.format or "unknown", {}, [], [finding])
     for line in dataset.details:
         log.info("%s: %s", formats()[dataset.format].title, line)
-    splits, findings = read_foreign(dataset)
+    splits, findings = read_other_format(dataset)
     if not splits:
         findings.append(Finding("no-images", CODES["no-images"][0], str(data), "no images"))
     return Source(dataset.format, {}, splits, findings)

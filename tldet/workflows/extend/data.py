@@ -19,11 +19,11 @@ from tldet.coco.raw import Record
 from tldet.data.layouts import Split
 from tldet.data.merge.classes import MergedClasses, merge_classes
 from tldet.data.merge.files import reference
-from tldet.data.merge.images import Track
 from tldet.data.merge.join import Joined, alike, join
 from tldet.data.merge.source import MergeSource, open_source
 from tldet.data.merge.writing import write_joined
 from tldet.data.relabeled import Sources
+from tldet.data.tracking import Track
 from tldet.errors import ConfigError, DataError
 from tldet.system.output import make_folder
 from tldet.transfer.class_match import MatchSettings, differing_in_case, few, match_classes

@@ -91,7 +91,7 @@ class Scan:
         )
 
 
-def scan(path: Path) -> Scan:
+def scan_results(path: Path) -> Scan:
     """Read the places of all results in a file.
 
     Raises:
@@ -173,7 +173,7 @@ class JsonlWriter:
             except Timeout:
                 raise OutputError(f"{path}: is being written by another process; wait until it ends") from None
             try:
-                self.found = scan(path) if resume and is_file(path) else Scan(path)
+                self.found = scan_results(path) if resume and is_file(path) else Scan(path)
                 self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
             except BaseException:
                 self._lock.release()
@@ -200,7 +200,7 @@ class JsonlWriter:
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Yield all results in the order of the inputs."""
-        return read_lines([scan(self.path)])
+        return read_lines([scan_results(self.path)])
 
     def close(self) -> None:
         """Flush the file to the disk and let other processes write it; a file without a line is removed."""

@@ -13,7 +13,7 @@ from tldet.errors import DataError
 from tldet.system.output import replacing
 from tldet.text import are, counted
 from tldet.workflows.predict.formats import require_parquet, write_all
-from tldet.workflows.predict.jsonl import WHOLE, Scan, encoded, read_lines, scan
+from tldet.workflows.predict.jsonl import WHOLE, Scan, encoded, read_lines, scan_results
 from tldet.workflows.predict.outputs import OutputPaths
 from tldet.workflows.predict.request import MergeResultsRequest
 from tldet.workflows.requests import takes
@@ -82,7 +82,7 @@ def merge_results(request: MergeResultsRequest) -> MergedResults:
 
 
 def _scanned(path: Path) -> Scan:
-    found = scan(path)
+    found = scan_results(path)
     if not found.run:
         raise DataError(f"{path}: is empty; run this shard again")
     if found.torn:

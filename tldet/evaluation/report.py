@@ -23,6 +23,11 @@ _MOST = 2  # 100 detections an image
 _IOU50, _IOU75 = slice(0, 1), slice(5, 6)
 
 
+def defined(value: float | None) -> float | None:
+    """Return a metric, None instead of -1."""
+    return None if value is None or value < 0 else float(value)
+
+
 @dataclass(repr=False)
 class CocoResult:
     """Metrics of one evaluation at full precision; -1 if there is no ground truth.

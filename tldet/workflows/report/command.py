@@ -8,6 +8,7 @@ from pathlib import Path
 from tldet.evaluation.columns import GroundTruth, Results
 from tldet.evaluation.engines import score_results
 from tldet.evaluation.errors.analysis import Analysis, analyze
+from tldet.evaluation.report import defined
 from tldet.system.output import check_output, refuse_same, write_json
 from tldet.text import counted
 from tldet.visualize.page.document import Section
@@ -16,7 +17,7 @@ from tldet.workflows.report.images import images_section
 from tldet.workflows.report.report import Report
 from tldet.workflows.report.request import WORST, DataOptions, ReportRequest
 from tldet.workflows.report.run import run_sections
-from tldet.workflows.report.sections import MEANINGS, accuracy_sections, defined, subtitle
+from tldet.workflows.report.sections import METRIC_MEANINGS, accuracy_sections, subtitle
 from tldet.workflows.report.source import Source, of_checkpoint, of_results
 from tldet.workflows.report.write import write_files, write_page
 from tldet.workflows.requests import takes
@@ -102,7 +103,7 @@ def _save(request: ReportRequest, source: Source, found: Analysis) -> None:
 def _boxes_section(boxes: tuple[GroundTruth, Results]) -> Section:
     """Return the metrics of the boxes of a detector with masks."""
     coco = score_results(*boxes)
-    rows = [[name, defined(value), MEANINGS[name]] for name, value in coco.numbers().items()]
+    rows = [[name, defined(value), METRIC_MEANINGS[name]] for name, value in coco.numbers().items()]
     table = Table("boxes", "COCO metrics of the boxes", ("metric", "value", "meaning"), rows)
     return Section("Boxes", ["The rest of this page is about masks."], [table])
 

@@ -14,6 +14,7 @@ from tldet.evaluation.errors.analysis import Analysis, analyze
 from tldet.evaluation.errors.images import image_f1
 from tldet.evaluation.errors.tide import MEANINGS, TYPES
 from tldet.evaluation.paired import Paired, compare_matches
+from tldet.evaluation.report import defined
 from tldet.evaluation.resample import RECALLS
 from tldet.text import counted
 from tldet.visualize.page.document import Section
@@ -24,7 +25,7 @@ from tldet.workflows.report.command import check_outputs, write
 from tldet.workflows.report.images import gallery_images, image_name
 from tldet.workflows.report.report import Report
 from tldet.workflows.report.request import CompareRequest
-from tldet.workflows.report.sections import defined
+from tldet.workflows.report.sections import precision_recall_plot
 from tldet.workflows.report.source import Source, of_checkpoint, of_results
 from tldet.workflows.requests import takes
 
@@ -172,14 +173,7 @@ def _curves(sides: Sequence[_Side]) -> Section:
         thresholds, _, _, values = one.found.overall.sampled()
         f1.append(Series(one.name, thresholds, values))
     plots = [
-        Plot(
-            "precision_recall",
-            "Precision by recall, mean over classes, IoU 0.5",
-            "recall (0 to 1)",
-            "precision (0 to 1)",
-            precision,
-            **limits,
-        ),
+        precision_recall_plot(precision),
         Plot("f1", "F1 by score threshold, all classes", "score threshold (0 to 1)", "F1 (0 to 1)", f1, **limits),
     ]
     return Section("Curves", plots=plots)

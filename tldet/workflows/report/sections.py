@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 
 from tldet.evaluation.errors.analysis import Analysis, interval
-from tldet.evaluation.report import METRICS
+from tldet.evaluation.report import METRICS, defined
 from tldet.evaluation.resample import RECALLS, class_ap, draws, mean_over_classes
 from tldet.evaluation.statistics import FEW
 from tldet.text import counted
 from tldet.visualize.page.document import Section
 from tldet.visualize.page.plots import Plot, Series
 from tldet.visualize.page.tables import Table
+from tldet.workflows.report.error_sections import attributes_section, confusion_section, tide_section
 
 _CURVES, _BARS = 5, 12  # classes of a plot
-MEANINGS = {
+METRIC_MEANINGS = {
     "AP": "mean over IoU 0.50 to 0.95 and classes",
     "AP50": "at IoU 0.50",
     "AP75": "at IoU 0.75",
@@ -34,11 +35,6 @@ MEANINGS = {
 }
 
 
-def defined(value: float | None) -> float | None:
-    """Return a metric, None instead of -1."""
-    return None if value is None or value < 0 else float(value)
-
-
 def summary_section(found: Analysis) -> Section:
     """Return the COCO metrics, those with a bootstrap interval first."""
     ranges = {"AP": found.interval, **_single_intervals(found)}
@@ -46,7 +42,7 @@ def summary_section(found: Analysis) -> Section:
     for name in METRICS:
         ends = ranges.get(name)
         low, high = (None, None) if ends is None else (ends.low, ends.high)
-        rows.append([name, defined(getattr(found.coco, name)), low, high, MEANINGS[name]])
+        rows.append([name, defined(getattr(found.coco, name)), low, high, METRIC_MEANINGS[name]])
     few = len(found.truth.image_ids) < FEW
     note = "95 % bootstrap intervals over images." + (" Too few images for an informative interval." if few else "")
     table = Table("summary", "COCO metrics", ("metric", "value", "low", "high", "meaning"), rows, note)
@@ -126,16 +122,7 @@ def curves_section(found: Analysis) -> Section:
     frequent = sorted(range(len(found.curves)), key=lambda k: -found.curves[k].objects)[:_CURVES]
     names = found.truth.class_names
     plots = [
-        Plot(
-            "precision_recall",
-            "Precision by recall, mean over classes, IoU 0.5",
-            "recall (0 to 1)",
-            "precision (0 to 1)",
-            [Series("", RECALLS, mean)],
-            xlim=(0, 1),
-            ylim=(0, 1.02),
-            note=f"Area: AP50 {float(mean.mean()):.3f}",
-        ),
+        precision_recall_plot([Series("", RECALLS, mean)], f"Area: AP50 {float(mean.mean()):.3f}"),
         Plot(
             "score_thresholds",
             "Precision, recall and F1 by score threshold, all classes",
@@ -166,57 +153,18 @@ def curves_section(found: Analysis) -> Section:
     return Section("Curves", text, [table], plots)
 
 
-def tide_section(found: Analysis) -> Section:
-    """Return the AP lost to each type of error."""
-    from tldet.evaluation.errors.tide import MEANINGS as KINDS
-    from tldet.evaluation.errors.tide import ORACLES, TYPES
-
-    overall = found.tide.overall
-    rows: list[list[Any]] = [[n, overall[n], int(found.tide.counts[n].sum()), KINDS[n]] for n in TYPES]
-    rows += [["FP", overall["FP"], None, "all false positives"], ["FN", overall["FN"], None, "all objects not found"]]
-    columns = ["class", "AP50", *(f"{name} AP" for name in (*TYPES, *ORACLES)), *(f"{name} errors" for name in TYPES)]
-    per_class: list[list[Any]] = []
-    for k, name in enumerate(found.truth.class_names):
-        lost = [max(float(found.tide.lost[kind][k]), 0.0) for kind in (*TYPES, *ORACLES)]
-        ap = float(found.tide.ap[k])
-        lost_or_none = [value if ap == ap else None for value in lost]
-        counts = [int(found.tide.counts[kind][k]) for kind in TYPES]
-        per_class.append([name, ap, *lost_or_none, *counts])
-    plot = Plot(
-        "tide",
-        "AP50 lost to each type of error",
-        "AP lost (0 to 1)",
-        "",
-        [Series("", TYPES, [overall[name] for name in TYPES])],
-        "bars",
+def precision_recall_plot(series: Sequence[Series], note: str = "") -> Plot:
+    """Return the plot of precision by recall, mean over classes."""
+    return Plot(
+        "precision_recall",
+        "Precision by recall, mean over classes, IoU 0.5",
+        "recall (0 to 1)",
+        "precision (0 to 1)",
+        series,
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+        note=note,
     )
-    note = (
-        "AP at IoU 0.5 gained if all errors of the type were corrected. The values do not add up (Bolya et al. 2020)."
-    )
-    tables = [
-        Table("tide", "Errors", ("type", "AP lost", "errors", "meaning"), rows, note),
-        Table("tide_classes", "AP lost and errors by class", columns, per_class),
-    ]
-    return Section("Errors", tables=tables, plots=[plot])
-
-
-def attributes_section(found: Analysis) -> Section:
-    """Return AP by size, aspect ratio and crowding."""
-    units = {
-        "size": "square root of the area (px)",
-        "aspect ratio": "width / height",
-        "crowding": "largest IoU with another object",
-    }
-    plots, tables = [], []
-    for name, one in found.attributes.items():
-        file = name.replace(" ", "_")
-        ap, ap50 = ([defined(value) or 0.0 for value in values] for values in (one.ap, one.ap50))
-        series = [Series("AP", one.names, ap), Series("AP50", one.names, ap50)]
-        plots.append(Plot(f"ap_by_{file}", f"AP by {name}", "AP (0 to 1)", units[name], series, "bars", xlim=(0, 1)))
-        values = zip(one.names, one.objects.tolist(), one.ap, one.ap50, one.ar, strict=True)
-        rows = [[label, count, *(defined(v) for v in numbers)] for label, count, *numbers in values]
-        tables.append(Table(f"ap_by_{file}", f"AP by {name}", (units[name], "objects", "AP", "AP50", "AR100"), rows))
-    return Section("Size, shape and crowding", tables=tables, plots=plots)
 
 
 def calibration_section(found: Analysis) -> Section:
@@ -255,28 +203,6 @@ def calibration_section(found: Analysis) -> Section:
     rows = [[float(low), float(high), int(n), float(c), float(a)] for low, high, n, c, a in values]
     columns = ("from score", "to score", "detections", "mean score", "correct")
     return Section("Calibration", text, [Table("calibration", "Calibration", columns, rows)], [plot, counts])
-
-
-def confusion_section(found: Analysis) -> Section:
-    """Return the confusion matrix and the most frequent confusions."""
-    from tldet.evaluation.errors.confusion import confusions
-
-    names = [*found.truth.class_names, "background"]
-    matrix = found.confusion
-    used = np.flatnonzero(np.append((matrix.sum(0) + matrix.sum(1))[:-1], 1))
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    shown = [names[k] for k in used]
-    series = [Series(names[k], shown, shares[k][used]) for k in used]
-    title = "Confusion matrix, share of the objects of each class"
-    plot = Plot("confusion", title, "predicted class", "class of the object", series, "matrix")
-    rows: list[list[Any]] = [[names[row], names[column], count] for row, column, count in confusions(matrix, 20)]
-    full = [[names[k], *matrix[k].tolist()] for k in used]
-    tables = [
-        Table("confusions", "Most frequent confusions", ("object", "predicted as", "count"), rows),
-        Table("confusion", "Confusion matrix, counts (rows: objects)", ("object", *names), full),
-    ]
-    text = [f"Detections with a score of at least {found.threshold:.2f}, matched at IoU 0.5."]
-    return Section("Confusion", text, tables, [plot])
 
 
 def accuracy_sections(found: Analysis) -> Sequence[Section]:

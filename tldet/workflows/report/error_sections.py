@@ -1,0 +1,85 @@
+"""Sections of a report on the errors of one detector."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tldet.evaluation.errors.analysis import Analysis
+from tldet.evaluation.errors.confusion import confusions
+from tldet.evaluation.errors.tide import MEANINGS, ORACLES, TYPES
+from tldet.evaluation.report import defined
+from tldet.visualize.page.document import Section
+from tldet.visualize.page.plots import Plot, Series
+from tldet.visualize.page.tables import Table
+
+
+def tide_section(found: Analysis) -> Section:
+    """Return the AP lost to each type of error."""
+    overall = found.tide.overall
+    rows: list[list[Any]] = [[n, overall[n], int(found.tide.counts[n].sum()), MEANINGS[n]] for n in TYPES]
+    rows += [["FP", overall["FP"], None, "all false positives"], ["FN", overall["FN"], None, "all objects not found"]]
+    columns = ["class", "AP50", *(f"{name} AP" for name in (*TYPES, *ORACLES)), *(f"{name} errors" for name in TYPES)]
+    per_class: list[list[Any]] = []
+    for k, name in enumerate(found.truth.class_names):
+        lost = [max(float(found.tide.lost[kind][k]), 0.0) for kind in (*TYPES, *ORACLES)]
+        ap = float(found.tide.ap[k])
+        lost_or_none = [value if ap == ap else None for value in lost]
+        counts = [int(found.tide.counts[kind][k]) for kind in TYPES]
+        per_class.append([name, ap, *lost_or_none, *counts])
+    plot = Plot(
+        "tide",
+        "AP50 lost to each type of error",
+        "AP lost (0 to 1)",
+        "",
+        [Series("", TYPES, [overall[name] for name in TYPES])],
+        "bars",
+    )
+    note = (
+        "AP at IoU 0.5 gained if all errors of the type were corrected. The values do not add up (Bolya et al. 2020)."
+    )
+    tables = [
+        Table("tide", "Errors", ("type", "AP lost", "errors", "meaning"), rows, note),
+        Table("tide_classes", "AP lost and errors by class", columns, per_class),
+    ]
+    return Section("Errors", tables=tables, plots=[plot])
+
+
+def confusion_section(found: Analysis) -> Section:
+    """Return the confusion matrix and the most frequent confusions."""
+    names = [*found.truth.class_names, "background"]
+    matrix = found.confusion
+    used = np.flatnonzero(np.append((matrix.sum(0) + matrix.sum(1))[:-1], 1))
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    shown = [names[k] for k in used]
+    series = [Series(names[k], shown, shares[k][used]) for k in used]
+    title = "Confusion matrix, share of the objects of each class"
+    plot = Plot("confusion", title, "predicted class", "class of the object", series, "matrix")
+    rows: list[list[Any]] = [[names[row], names[column], count] for row, column, count in confusions(matrix, 20)]
+    full = [[names[k], *matrix[k].tolist()] for k in used]
+    tables = [
+        Table("confusions", "Most frequent confusions", ("object", "predicted as", "count"), rows),
+        Table("confusion", "Confusion matrix, counts (rows: objects)", ("object", *names), full),
+    ]
+    text = [f"Detections with a score of at least {found.threshold:.2f}, matched at IoU 0.5."]
+    return Section("Confusion", text, tables, [plot])
+
+
+def attributes_section(found: Analysis) -> Section:
+    """Return AP by size, aspect ratio and crowding."""
+    units = {
+        "size": "square root of the area (px)",
+        "aspect ratio": "width / height",
+        "crowding": "largest IoU with another object",
+    }
+    plots, tables = [], []
+    for name, one in found.attributes.items():
+        file = name.replace(" ", "_")
+        ap, ap50 = ([defined(value) or 0.0 for value in values] for values in (one.ap, one.ap50))
+        series = [Series("AP", one.names, ap), Series("AP50", one.names, ap50)]
+        plots.append(Plot(f"ap_by_{file}", f"AP by {name}", "AP (0 to 1)", units[name], series, "bars", xlim=(0, 1)))
+        values = zip(one.names, one.objects.tolist(), one.ap, one.ap50, one.ar, strict=True)
+        rows = [[label, count, *(defined(v) for v in numbers)] for label, count, *numbers in values]
+        tables.append(Table(f"ap_by_{file}", f"AP by {name}", (units[name], "objects", "AP", "AP50", "AR100"), rows))
+    return Section("Size, shape and crowding", tables=tables, plots=plots)

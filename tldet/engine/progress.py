@@ -43,7 +43,7 @@ class Reporters(Reporter):
         self.several = list(several)
 
     def start(self, step: int, total: int | None) -> None:
-        """Report the start to all."""
+        """Report the first step to all reporters."""
         for one in self.several:
             one.start(step, total)
 

@@ -95,7 +95,7 @@ class Batcher:
                 for number, found in done:
                     assert isinstance(found, Detections)
                     jobs[number].result.set_result(found)
-        except Exception as error:  # the service goes on
+        except Exception as error:  # the service continues
             left = [job for job in jobs if not job.result.done()]
             if len(jobs) == 1:
                 log.exception("prediction failed")

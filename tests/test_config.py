@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from tldet.config import check, files, find, parse_options, read_config
+from tldet.config import files, find, parse_options, read_config, validate_config
 from tldet.config.files import shipped
 from tldet.data.transforms import Pipeline
 from tldet.engine.state import TrainSettings
@@ -75,7 +75,7 @@ def test_published_values_of_the_1x_schedule() -> None:
 )
 def test_wrong_keys_are_named_with_path_origin_and_nearest_name(option: str, expected: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        check(read_config(NAME, parse_options([option])), SCHEMA)
+        validate_config(read_config(NAME, parse_options([option])), SCHEMA)
     assert expected in str(raised.value)
 
 
@@ -85,7 +85,7 @@ def test_the_file_that_set_a_key_is_named(tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text(f"_base_ = ['{find(NAME)}']\nmodel = dict(neck=dict(out_chanels=3))\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=rf"model\.neck\.out_chanels: unknown key; .*'out_channels'\? \(in {mine}\)"):
-        check(read_config(mine), SCHEMA)
+        validate_config(read_config(mine), SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_custom_imports_are_a_key_like_any_other(tmp_path: Path, monkeypatch: py
     mine = tmp_path / "mine.py"
     mine.write_text("custom_imports = dict(imports=['imported_by_a_config'])\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="custom_imports: unknown key"):
-        check(read_config(mine), SCHEMA)
+        validate_config(read_config(mine), SCHEMA)
     assert "imported_by_a_config" not in sys.modules
     assert not (tmp_path / "ran").exists()
 
@@ -350,7 +350,7 @@ def test_integers_that_cannot_be_printed_are_refused(tmp_path: Path, text: str) 
 def test_long_keys_are_shortened_in_messages(tmp_path: Path) -> None:
     (tmp_path / "c.py").write_text(f"{'k' * 100_000} = 1\nmodel = dict({'q' * 100_000}='v{' v' * 100_000}')")
     with pytest.raises(ConfigError, match=r"\[100001 characters\]\.\.\.") as raised:
-        check(read_config(tmp_path / "c.py"), SCHEMA)
+        validate_config(read_config(tmp_path / "c.py"), SCHEMA)
     assert len(str(raised.value)) < 11_000
 
 

@@ -12,7 +12,7 @@ from tldet import plugins
 from tldet.cli.main import main
 from tldet.components import needed_imports, require_components
 from tldet.config import Config
-from tldet.config.check import ComponentType, check
+from tldet.config.check import ComponentType, validate_config
 from tldet.errors import CheckpointError, ConfigError
 from tldet.plugins import import_named, import_plugins, lookup
 from tldet.registry import HEADS, TRANSFORMS
@@ -132,10 +132,10 @@ def test_every_command_takes_import(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unknown_type_names_the_way_out() -> None:
     config = Config({"head": {"type": "RetinaHed"}})
     with pytest.raises(ConfigError, match=r"did you mean 'RetinaNetHead'.*--import PACKAGE"):
-        check(config, {"head": ComponentType(HEADS)})
+        validate_config(config, {"head": ComponentType(HEADS)})
 
 
 def test_the_key_imports_is_known() -> None:
-    check(Config({"imports": ["a"]}), {})
+    validate_config(Config({"imports": ["a"]}), {})
     with pytest.raises(ConfigError, match="import: unknown key"):
-        check(Config({"import": ["a"]}), {})
+        validate_config(Config({"import": ["a"]}), {})

@@ -10,10 +10,10 @@ from rehearsal import Gpu
 from torch import Tensor, nn
 
 from tldet.engine.precision import Precision
-from tldet.engine.state import Window
+from tldet.engine.state import RunningMeans
 from tldet.engine.step import Stepper
 from tldet.models.assigners.atss import assign_adaptively
-from tldet.models.assigners.matching import BACKGROUND, IGNORED, assign, draw_samples
+from tldet.models.assigners.matching import BACKGROUND, IGNORED, assign_targets, draw_samples
 from tldet.models.losses import LossNormalizers
 from tldet.models.ops.nms import batched_nms
 from tldet.models.ops.roi_align import Pool
@@ -130,8 +130,8 @@ def test_assignment_and_sampling_are_the_same_on_the_device() -> None:
     def found(one: Target, levels: list[Tensor]) -> list[list[int]]:
         anchors = torch.cat(levels)
         matched = [
-            assign(anchors, one, pos_iou_thr=0.5, neg_iou_thr=0.3, low_quality="own", ignore_iof_thr=0.4),
-            assign(anchors, one, pos_iou_thr=0.5, neg_iou_thr=0.3, low_quality="object"),
+            assign_targets(anchors, one, pos_iou_thr=0.5, neg_iou_thr=0.3, low_quality="own", ignore_iof_thr=0.4),
+            assign_targets(anchors, one, pos_iou_thr=0.5, neg_iou_thr=0.3, low_quality="object"),
             assign_adaptively(levels, one, topk=9, ignore_iof_thr=0.4),
         ]
         generators = [torch.Generator().manual_seed(number) for number in range(3)]
@@ -193,7 +193,7 @@ def test_a_training_step_needs_no_float64_on_devices_without_it(monkeypatch: pyt
     assert [sum_dtype(torch.device(name)) for name in ("mps", "cuda", "cpu")] == [torch.float32] + [torch.float64] * 2
     for module in ("engine.step", "engine.state", "models.normalizers"):
         monkeypatch.setattr(f"tldet.{module}.sum_dtype", lambda _: torch.float32)
-    window = Window()
+    window = RunningMeans()
     with Gpu() as gpu:
         model = Sum().to("cuda")
         stepper = Stepper(model, torch.optim.AdamW(model.parameters()), Precision("fp32", "cuda"), clip_norm=1.0)

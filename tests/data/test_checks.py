@@ -20,7 +20,7 @@ from tldet.data.dataset import CocoDataset
 from tldet.data.file_names import require_images, resolve_names
 from tldet.data.images import Limits, read_image
 from tldet.errors import DataError
-from tldet.workflows.training.datasets import check_images, check_objects
+from tldet.workflows.training.datasets import check_has_objects, check_images
 
 WIDTH, HEIGHT = 60, 40
 BOX = [2, 2, 30, 20]
@@ -262,10 +262,10 @@ def test_objects_on_skipped_images_are_not_evaluated(tmp_path: Path, caplog: pyt
         photo(folder / f"{name}.jpg")
     half(folder / "a.jpg")
     dataset = CocoDataset(str(data(folder, [BOX])), str(folder), on_bad_image="skip")
-    check_objects(dataset, "metrics are -1")
+    check_has_objects(dataset, "metrics are -1")
     assert "no object to evaluate on" not in caplog.text
     check_images(dataset)
-    check_objects(dataset, "metrics are -1")
+    check_has_objects(dataset, "metrics are -1")
     assert "no object to evaluate on (no annotations); metrics are -1" in caplog.text
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tldet.config import Config
-from tldet.config.check import ComponentType, check
+from tldet.config.check import ComponentType, validate_config
 from tldet.data.transforms import LabeledSample, Pipeline
 from tldet.errors import ConfigError, DataError
 from tldet.registry import TRANSFORMS
@@ -103,7 +103,7 @@ def test_it_is_a_function_of_the_seed() -> None:
 )
 def test_wrong_names_and_keys(step: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        check(Config({"transforms": [step]}), {"transforms.*": ComponentType(TRANSFORMS)})
+        validate_config(Config({"transforms": [step]}), {"transforms.*": ComponentType(TRANSFORMS)})
     assert message in str(raised.value)
 
 

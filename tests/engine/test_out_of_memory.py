@@ -22,7 +22,7 @@ from tldet.engine.step import Stepper
 from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.structures.batch import Batch
 from tldet.structures.target import Target
-from tldet.system.out_of_memory import OutOfMemoryError, Smaller, StepRetry, is_out_of_memory, split
+from tldet.system.out_of_memory import OutOfMemoryError, Smaller, StepRetry, is_out_of_memory, split_batch
 
 from .conftest import Die, DieAt, assert_same_run
 
@@ -215,14 +215,14 @@ def test_batches_are_divided_with_all_that_belongs_to_their_images() -> None:
     targets = [Target(torch.full((1, 4), float(n)), torch.zeros(1, dtype=torch.int64), image_id=n) for n in range(5)]
     images = torch.arange(5.0).reshape(5, 1, 1, 1).expand(5, 3, 4, 6).contiguous(memory_format=torch.channels_last)
     batch = Batch(images, [(4, 6 - n % 2) for n in range(5)], targets, [(40 + n, 60) for n in range(5)], seed=9)
-    parts = split(batch, 2)
+    parts = split_batch(batch, 2)
     assert [part.image_ids for part in parts] == [[0, 1], [2, 3, 4]]
     assert [part.images[:, 0, 0, 0].tolist() for part in parts] == [[0, 1], [2, 3, 4]]
     assert parts[1].sizes == [(4, 6), (4, 5), (4, 6)]
     assert [size[0] for size in parts[1].original_sizes] == [42, 43, 44]
     assert {part.seed for part in parts} == {9}
-    assert split(batch, 1) == [batch]
-    assert [part.image_ids for part in split(batch, 8)] == [[0], [1], [2], [3], [4]]
+    assert split_batch(batch, 1) == [batch]
+    assert [part.image_ids for part in split_batch(batch, 8)] == [[0], [1], [2], [3], [4]]
 
 
 def test_an_evaluation_continues_with_smaller_batches(toy: ModuleType, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,7 +13,7 @@ from tldet.data.images import Limits, Reduced, read_reduced
 from tldet.data.loader import Sample, as_pixels
 from tldet.engine.precision import Precision
 from tldet.inference.scores import ScoreSettings
-from tldet.inference.stream import Prepared, Result, stream
+from tldet.inference.stream import PreparedImage, Result, stream
 from tldet.structures.detections import Detections
 from tldet.structures.target import Target
 
@@ -48,9 +48,9 @@ class Stand:
         found = Detections(self.boxes, scores, self.labels, class_names=self.class_names)
         return [found] * len(images) if several else found
 
-    def prepare(self, image: Reduced) -> Prepared:
+    def prepare(self, image: Reduced) -> PreparedImage:
         nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
-        return Prepared([Sample(as_pixels(image.image), nothing, image.whole)])
+        return PreparedImage([Sample(as_pixels(image.image), nothing, image.whole)])
 
     def stream(self, items: Iterable[Any], score: float, batch: int) -> Iterator[list[tuple[int, Result]]]:
         return stream(items, lambda samples: self.predict(list(samples)), select=lambda found: found, batch=batch)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tldet.config import Config, build
-from tldet.config.check import ComponentType, check
+from tldet.config.check import ComponentType, validate_config
 from tldet.errors import ConfigError
 from tldet.models.backbones import Backbone, BackboneOptions, CustomBackbone, build_backbone
 from tldet.models.detector import build_detector
@@ -157,11 +157,11 @@ def test_a_registered_backbone_is_found_by_name() -> None:
 
 def test_the_keys_of_every_backbone_pass_the_check() -> None:
     part = {"backbone": ComponentType(BACKBONES, shared=BackboneOptions)}
-    check(Config({"backbone": {"type": "Plain", "weights": None, "norm": "batch", "out_strides": [8]}}), part)
+    validate_config(Config({"backbone": {"type": "Plain", "weights": None, "norm": "batch", "out_strides": [8]}}), part)
     with pytest.raises(ConfigError, match=r"backbone.depth: unknown key"):
-        check(Config({"backbone": {"type": "Plain", "depth": 3}}), part)
+        validate_config(Config({"backbone": {"type": "Plain", "depth": 3}}), part)
     with pytest.raises(ConfigError, match=r"backbone.norm: must be one of"):
-        check(Config({"backbone": {"type": "Plain", "norm": "group"}}), part)
+        validate_config(Config({"backbone": {"type": "Plain", "norm": "group"}}), part)
 
 
 @pytest.mark.parametrize(
@@ -211,10 +211,10 @@ def test_a_head_in_a_detector() -> None:
 def test_keyword_arguments_can_be_configured() -> None:
     part = {"head": ComponentType(HEADS, supplied=("in_channels", "strides"))}
     section = {"type": "Wider", "extra": 2.0, "num_classes": 3, "settings": {"score_thr": 0.3}}
-    check(Config({"head": section}), part)
+    validate_config(Config({"head": section}), part)
     head = build(HEADS, section, in_channels=8, strides=(8, 16, 32, 64, 128))
     assert (head.extra, head.num_classes, head.settings.score_thr) == (2.0, 3, 0.3)
     with pytest.raises(ConfigError, match=r"head.settings.scor: unknown key"):
-        check(Config({"head": {**section, "settings": {"scor": 0.3}}}), part)
+        validate_config(Config({"head": {**section, "settings": {"scor": 0.3}}}), part)
     with pytest.raises(ConfigError, match=r"head Wider: .*unexpected keyword argument 'exta'"):
         build(HEADS, {**section, "exta": 1}, in_channels=8, strides=(8, 16, 32, 64, 128))

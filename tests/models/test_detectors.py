@@ -14,7 +14,7 @@ from tests.tools import with_slow
 from tldet.config import read_config
 from tldet.config.files import shipped
 from tldet.errors import ConfigError
-from tldet.models.assigners.matching import BACKGROUND, IGNORED, assign, match
+from tldet.models.assigners.matching import BACKGROUND, IGNORED, assign_targets, match_by_iou
 from tldet.models.backbones import TimmBackbone, TorchvisionBackbone, trainable
 from tldet.models.detector import Detector, build_detector
 from tldet.structures.batch import Batch
@@ -110,7 +110,7 @@ def test_five_thousand_objects(recipe: str) -> None:
 def test_who_is_rescued(rescue: str, least: float, expected: list[int]) -> None:
     references = torch.tensor([[0.0, 0, 10, 10], [0, 30, 10, 40], [60, 60, 70, 70]])
     boxes = torch.tensor([[0.0, 0, 10, 9], [6, 0, 16, 10], [0, 30, 10, 32.8]])
-    matched = match(references, boxes, pos_iou_thr=0.7, neg_iou_thr=0.3, low_quality=rescue, min_pos_iou=least)
+    matched = match_by_iou(references, boxes, pos_iou_thr=0.7, neg_iou_thr=0.3, low_quality=rescue, min_pos_iou=least)
     assert matched.tolist() == expected
 
 
@@ -121,9 +121,9 @@ def test_matching_in_chunks_is_matching_at_once(monkeypatch: pytest.MonkeyPatch,
     references = torch.cat([corner, corner + 4 + 20 * torch.rand(700, 2, generator=generator)], 1)
     boxes = references[:40] + torch.rand(40, 4, generator=generator) * 3
     given = {"pos_iou_thr": 0.7, "neg_iou_thr": 0.3, "low_quality": rescue, "min_pos_iou": 0.1}
-    whole = match(references, boxes, **given)
+    whole = match_by_iou(references, boxes, **given)
     monkeypatch.setattr("tldet.models.assigners.matching._CHUNK", 1300)
-    assert torch.equal(match(references, boxes, **given), whole)
+    assert torch.equal(match_by_iou(references, boxes, **given), whole)
     assert len(set(whole[whole >= 0].tolist())) > 30
 
 
@@ -134,7 +134,7 @@ def test_references_inside_a_crowd_are_ignored_unless_they_match_an_object() -> 
         torch.zeros(2, dtype=torch.int64),
         torch.tensor([True, False]),
     )
-    matched = assign(references, truth, pos_iou_thr=0.7, neg_iou_thr=0.3)
+    matched = assign_targets(references, truth, pos_iou_thr=0.7, neg_iou_thr=0.3)
     assert matched.tolist() == [BACKGROUND, 1, IGNORED, BACKGROUND]
 
 

@@ -22,7 +22,7 @@ from tldet.models.query_decoder import DecoderOptions, Prediction, QueryDecoder,
 from tldet.models.query_losses import (
     NONE,
     MatchCosts,
-    Objects,
+    PaddedTargets,
     class_loss,
     fine_grained_loss,
     match_queries,
@@ -200,7 +200,7 @@ def test_matching_is_the_best_of_all() -> None:
     torch.manual_seed(3)
     boxes = torch.rand(2, 2, 4, 4) * 0.4 + 0.2
     predictions = [Prediction(torch.randn(2, 4, 3), boxes[n]) for n in range(2)]
-    objects = Objects(torch.rand(2, 2, 4) * 0.4 + 0.2, torch.tensor([[0, 2], [1, 0]]), [2, 1])
+    objects = PaddedTargets(torch.rand(2, 2, 4) * 0.4 + 0.2, torch.tensor([[0, 2], [1, 0]]), [2, 1])
     costs = MatchCosts(classes=0.0, l1=1.0, giou=0.0)
     assigned = match_queries(predictions, objects, costs)
     assert (assigned != NONE).sum((0, 2)).tolist() == [4, 2]
@@ -230,7 +230,8 @@ def test_bins_and_distances_are_inverse() -> None:
     assert values[[0, 1, 16, 31, 32]].tolist() == pytest.approx([-4.0, -2.0, 0.0, 2.0, 4.0], abs=1e-5)
     origin = torch.tensor([[[0.5, 0.5, 0.2, 0.4]]])
     truth = torch.tensor([[[0.52, 0.46, 0.25, 0.43]]])
-    pairs = pairs_of(torch.zeros(1, 1, dtype=torch.int64), Objects(truth, torch.zeros(1, 1, dtype=torch.int64), [1]))
+    labels = torch.zeros(1, 1, dtype=torch.int64)
+    pairs = pairs_of(torch.zeros(1, 1, dtype=torch.int64), PaddedTargets(truth, labels, [1]))
     corners = torch.zeros(1, 1, 4 * 33, requires_grad=True)
     optimizer = torch.optim.Adam([corners], lr=0.3)
     for _ in range(300):
@@ -245,7 +246,7 @@ def test_bins_and_distances_are_inverse() -> None:
 def test_class_losses_by_hand() -> None:
     """One query with an object at IoU 0.6, one without; the formulas of the papers."""
     logits = torch.tensor([[[0.3, -1.0], [0.2, -2.0]]])
-    objects = Objects(torch.rand(1, 1, 4), torch.tensor([[0]]), [1])
+    objects = PaddedTargets(torch.rand(1, 1, 4), torch.tensor([[0]]), [1])
     pairs, quality = pairs_of(torch.tensor([[0, NONE]]), objects), torch.tensor([0.6])
     p = logits.sigmoid()[0]
     vfl = class_loss(logits, pairs, quality, None, kind="vfl", alpha=0.75, gamma=2.0)[0]

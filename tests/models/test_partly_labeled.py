@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.ops import box_iou
 
 from tldet.config import read_config
-from tldet.models.assigners.matching import BACKGROUND, IGNORED, assign
+from tldet.models.assigners.matching import BACKGROUND, IGNORED, assign_targets
 from tldet.models.boxes import flatten_levels
 from tldet.models.detector import Detector, build_detector
 from tldet.models.modes import evaluating
@@ -204,9 +204,9 @@ def test_only_background_is_spared() -> None:
     references = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6], [0, 0, 10, 4], [40, 40, 50, 50]])
     truth = replace(target(([40, 40, 50, 50], 0)), spared=torch.tensor([[0.0, 0, 10, 10], [40, 40, 50, 50]]))
     for spare, expected in ((0.5, [IGNORED, IGNORED, BACKGROUND, 0]), (0.3, [IGNORED, IGNORED, IGNORED, 0])):
-        assert assign(references, truth, pos_iou_thr=0.7, neg_iou_thr=0.3, spare=spare).tolist() == expected
+        assert assign_targets(references, truth, pos_iou_thr=0.7, neg_iou_thr=0.3, spare=spare).tolist() == expected
     none = replace(truth, spared=torch.zeros(0, 4))
-    assert assign(references, none, pos_iou_thr=0.7, neg_iou_thr=0.3).tolist() == [BACKGROUND] * 3 + [0]
+    assert assign_targets(references, none, pos_iou_thr=0.7, neg_iou_thr=0.3).tolist() == [BACKGROUND] * 3 + [0]
 
 
 @pytest.mark.parametrize("recipe", TWO_STAGE)

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 
 from tldet.errors import DownloadError, OutputError
-from tldet.system.downloads import Policy, download
+from tldet.system.downloads import DownloadLimits, download
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 STEP = 90_000  # bytes after which a connection breaks
-QUICK = Policy(timeout=0.4, pauses=(0.01, 0.01))
+QUICK = DownloadLimits(timeout=0.4, pauses=(0.01, 0.01))
 
 
 class Server(BaseHTTPRequestHandler):
@@ -138,7 +138,7 @@ def test_the_file_arrives_whole(
     path: str, requests: int, url: str, asked: dict[str, list[str]], tmp_path: Path
 ) -> None:
     target, seen = tmp_path / "new" / "a.bin", []
-    found = download(f"{url}/{path}", target, f"sha256:{DIGEST}", policy=QUICK, progress=lambda *one: seen.append(one))
+    found = download(f"{url}/{path}", target, f"sha256:{DIGEST}", limits=QUICK, progress=lambda *one: seen.append(one))
     assert found == DIGEST
     assert target.read_bytes() == CONTENT
     assert seen[-1] == (len(CONTENT), len(CONTENT))
@@ -149,7 +149,7 @@ def test_the_file_arrives_whole(
 
 
 def test_only_the_rest_is_asked_for(url: str, asked: dict[str, list[str]], tmp_path: Path) -> None:
-    download(f"{url}/drop", tmp_path / "a.bin", policy=QUICK)
+    download(f"{url}/drop", tmp_path / "a.bin", limits=QUICK)
     assert asked["/drop"] == ["", f"bytes={STEP}-", f"bytes={2 * STEP}-", f"bytes={3 * STEP}-"]
 
 
@@ -170,9 +170,9 @@ def test_only_the_rest_is_asked_for(url: str, asked: dict[str, list[str]], tmp_p
 )
 def test_errors(path: str, message: str, url: str, tmp_path: Path) -> None:
     target = tmp_path / "a.bin"
-    limited = Policy(timeout=0.4, pauses=(0.01, 0.01), most=400_000)
+    limited = DownloadLimits(timeout=0.4, pauses=(0.01, 0.01), most=400_000)
     with pytest.raises(DownloadError, match=message) as raised:
-        download(f"{url}/{path}", target, f"sha256:{DIGEST}", policy=limited)
+        download(f"{url}/{path}", target, f"sha256:{DIGEST}", limits=limited)
     assert "\n" not in str(raised.value)
     assert not target.exists()
 
@@ -182,17 +182,17 @@ def test_a_later_call_resumes(url: str, asked: dict[str, list[str]], tmp_path: P
     Path(tmp_path / ".a.bin.part").write_bytes(CONTENT[:STEP])
     mark = {"url": f"{url}/whole", "version": '"1"', "total": len(CONTENT)}
     Path(tmp_path / ".a.bin.part.json").write_text(json.dumps(mark))
-    assert download(f"{url}/whole", target, policy=QUICK) == DIGEST
+    assert download(f"{url}/whole", target, limits=QUICK) == DIGEST
     assert asked["/whole"] == [f"bytes={STEP}-"]
     Path(tmp_path / ".b.bin.part").write_bytes(b"other" * 1000)
     Path(tmp_path / ".b.bin.part.json").write_text(json.dumps({**mark, "version": '"0"'}))
-    assert download(f"{url}/whole", tmp_path / "b.bin", policy=QUICK) == DIGEST, "another version starts anew"
+    assert download(f"{url}/whole", tmp_path / "b.bin", limits=QUICK) == DIGEST, "another version starts anew"
 
 
 def test_two_at_the_same_time(url: str, asked: dict[str, list[str]], tmp_path: Path) -> None:
     found: list[str] = []
     threads = [
-        threading.Thread(target=lambda: found.append(download(f"{url}/stall", tmp_path / "a.bin", policy=QUICK)))
+        threading.Thread(target=lambda: found.append(download(f"{url}/stall", tmp_path / "a.bin", limits=QUICK)))
         for _ in range(2)
     ]
     for one in threads:

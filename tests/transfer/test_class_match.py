@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from tldet.errors import ConfigError
-from tldet.transfer.class_match import MatchSettings, class_table, differing_in_case, match_classes, read_class_aliases
+from tldet.transfer.class_match import (
+    MatchSettings,
+    class_match_table,
+    differing_in_case,
+    match_classes,
+    read_class_aliases,
+)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +100,7 @@ def test_broken_files_of_aliases(tmp_path: Path, text: str, error: str) -> None:
 
 
 def test_the_table() -> None:
-    rows = [list(column.cells) for column in class_table({"a": "a", "b": "c", "[d]": None}, "x.pt").columns]
+    rows = [list(column.cells) for column in class_match_table({"a": "a", "b": "c", "[d]": None}, "x.pt").columns]
     assert [[str(cell) for cell in row] for row in rows] == [["a", "b", "[d]"], ["copied", "copied from c", "new"]]
 
 

@@ -18,7 +18,7 @@ from torchvision.models import resnet18
 from tldet.errors import CheckpointError
 from tldet.models.backbones import TimmBackbone, TorchvisionBackbone, trainable
 from tldet.transfer.downloads import first_line
-from tldet.transfer.sources import download, read_weights
+from tldet.transfer.sources import fetch_source, read_weights
 from tldet.transfer.weights import load_backbone_weights
 
 
@@ -175,7 +175,7 @@ def test_a_url_with_its_hash(
 def test_odd_urls(source: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(CheckpointError, match=message):
-        download(source)
+        fetch_source(source)
 
 
 def test_an_error_without_a_message() -> None:

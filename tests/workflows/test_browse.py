@@ -7,13 +7,12 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from tldet.cli.main import main
 from tldet.data.index import AnnotationIndex
 from tldet.errors import ConfigError, DataError
-from tldet.workflows.browse.browse import browse, outline
+from tldet.workflows.browse.browse import browse
 from tldet.workflows.browse.statistics import class_table, plots
 
 
@@ -73,13 +72,6 @@ def test_text_of_the_data_is_no_markup(digits: Path, tmp_path: Path) -> None:
     browse(tmp_path / "a.json", images=digits / "train", html=tmp_path / "page.html", count=1)
     assert "<script>alert" not in (tmp_path / "page.html").read_text()
     assert source["categories"][0]["name"] in content(tmp_path / "page.html")["classes"]
-
-
-def test_an_outline_runs_around_the_mask() -> None:
-    mask = np.zeros((10, 12), np.uint8)
-    mask[2:5, 3:8] = 1
-    assert outline(mask) == "M3 2L3 4L7 4L7 2Z"
-    assert outline(mask * 0) == outline(None) == ""
 
 
 def test_errors(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

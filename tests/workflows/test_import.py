@@ -29,9 +29,9 @@ from tldet.models.detector import Preprocess, build_detector
 from tldet.structures.target import Target
 from tldet.transfer.initial_weights import init_from, load_initial, open_initial
 from tldet.transfer.interop.adapt import adapted
-from tldet.transfer.interop.foreign import Foreign, policy_in
+from tldet.transfer.interop.foreign import Foreign, settings_in
 from tldet.transfer.interop.known import KNOWN, KeyLayout, coco_weights, recognize
-from tldet.transfer.interop.mmdet_config import Policy, find_config, policy_of
+from tldet.transfer.interop.mmdet_config import MmdetSettings, find_config, mmdet_settings
 from tldet.transfer.restore import restore
 from tldet.workflows.import_checkpoint import import_checkpoint
 from tldet.workflows.training.finetune import finetune
@@ -379,24 +379,24 @@ def test_settings_of_a_config_text_are_used() -> None:
         "head": {"type": "ATSSHead", "num_classes": 80, "stacked_convs": 4, "settings": {"octave_base_scale": 8.0}},
     }
     anchors = {"octave_base_scale": 4, "scales_per_octave": 1, "ratios": [1.0], "strides": [8, 16]}
-    policy = Policy(strided_conv="1x1", anchors=anchors)
+    settings = MmdetSettings(strided_conv="1x1", anchors=anchors)
     p6 = {"neck.p6.weight": torch.empty(256, 256, 3, 3)}
-    model = adapted(section, layout, p6, policy)
+    model = adapted(section, layout, p6, settings)
     assert model["head"]["settings"]["octave_base_scale"] == 4.0
     assert model["backbone"]["strided_conv"] == "1x1"
     assert model["neck"]["extra"] == "p6p7_p5"
     assert section["head"]["num_classes"] == 80, "the shipped section stays as it is"
     with pytest.raises(CheckpointError, match="ATSSHead has one"):
-        adapted(section, layout, {}, Policy(anchors={**anchors, "ratios": [0.5, 1.0]}))
+        adapted(section, layout, {}, MmdetSettings(anchors={**anchors, "ratios": [0.5, 1.0]}))
     with pytest.raises(CheckpointError, match="are not supported by ATSSHead"):
-        adapted(section, layout, {}, Policy(anchors={"type": "LegacyAnchorGenerator"}))
+        adapted(section, layout, {}, MmdetSettings(anchors={"type": "LegacyAnchorGenerator"}))
 
 
 @pytest.mark.parametrize(
     "text", ["", "((((", "x = 1", "model = 3\ntest_pipeline = [None, 4, [[[[[[[]]]]]]]]", "-" * 9999]
 )
 def test_an_invalid_config_text_is_ignored(text: str) -> None:
-    found = policy_of(find_config({"meta": {"cfg": text}}))
+    found = mmdet_settings(find_config({"meta": {"cfg": text}}))
     assert (found.preprocess, found.input, found.anchors) == (None, None, None)
 
 
@@ -501,7 +501,7 @@ def test_odd_values_in_a_file_s_config_are_one_line(
     if config.get("model", {}).get("backbone"):
         foreign = Foreign(tmp_path / "a", {"meta": {"cfg": config}}, state, recognize(state), [], [], Counter())
         with pytest.raises(CheckpointError, match="the config inside it cannot be read"):
-            policy_in(foreign.content, KNOWN[3], foreign.layout, foreign.path)
+            settings_in(foreign.content, KNOWN[3], foreign.layout, foreign.path)
         return
     torch.save({"meta": {"cfg": config}, "state_dict": state}, tmp_path / "a.pth")
     line = refused(capsys, tmp_path / "a.pth", tmp_path / "out.pt")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tldet.data.loader import Sample
-from tldet.inference.stream import Prepared, Result, stream
+from tldet.inference.stream import PreparedImage, Result, stream
 from tldet.structures.detections import Detections
 from tldet.structures.target import Target
 from tldet.workflows.serve.batching import Batcher
@@ -20,9 +20,9 @@ from tldet.workflows.serve.guard import BODIES, Guard, GuardSettings
 from tldet.workflows.serve.metrics import Histogram, Metrics
 
 
-def prepared(value: int) -> Prepared:
+def prepared(value: int) -> PreparedImage:
     nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
-    return Prepared([Sample(torch.full((3, 1, 1), value, dtype=torch.uint8), nothing, (1, 1))])
+    return PreparedImage([Sample(torch.full((3, 1, 1), value, dtype=torch.uint8), nothing, (1, 1))])
 
 
 class Counting:

@@ -1,7 +1,7 @@
 """Configs: read without running code, checked key by key, and built into components."""
 
 from tldet.config.build import build, build_settings
-from tldet.config.check import ComponentType, check
+from tldet.config.check import ComponentType, validate_config
 from tldet.config.files import Config, find, option_value, override, parse_options, read_config
 from tldet.config.ranges import require_range, require_ranges
 
@@ -10,7 +10,6 @@ __all__ = [
     "Config",
     "build",
     "build_settings",
-    "check",
     "find",
     "option_value",
     "override",
@@ -18,4 +17,5 @@ __all__ = [
     "read_config",
     "require_range",
     "require_ranges",
+    "validate_config",
 ]

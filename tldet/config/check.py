@@ -43,7 +43,7 @@ class Problem:
     text: str
 
 
-def check(config: Config, schema: Mapping[str, ComponentType]) -> None:
+def validate_config(config: Config, schema: Mapping[str, ComponentType]) -> None:
     """Check a config against a schema: component type by dotted section, with ``*`` for all items of a list.
 
     Raises:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tldet.data.checks.images import check_image_files
+from tldet.data.checks.images import handle_bad_images
 from tldet.data.file_names import resolve_names
 from tldet.data.images import MAX_PIXELS, Limits, Reduced, fitted_size, read_reduced
 from tldet.data.index import AnnotationIndex
@@ -245,6 +245,6 @@ class CocoDataset(SampleDataset):
             DataError: unusable images with ``on_bad_image="error"``, or no usable image is left. The message names the
                 first image and counts the others.
         """
-        check_image_files(self)
+        handle_bad_images(self)
         for note in self.index.notes:
             log.warning("%s: %s", self.index.path, note)

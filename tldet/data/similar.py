@@ -132,7 +132,7 @@ def find_pairs(found: Thumbnails, track: Track = iter) -> list[Pair]:
         if (one, two) in pairs:
             continue
         name, down, right = _MIRRORS[mirror]
-        correlation = compare(found.gray[one], found.gray[two][::down, ::right])
+        correlation = compare_thumbnails(found.gray[one], found.gray[two][::down, ::right])
         if correlation is not None:
             pairs[one, two] = Pair(one, two, correlation, name)
     return [pairs[key] for key in sorted(pairs)]
@@ -172,7 +172,7 @@ def _candidates(gray: NDArray[np.uint8], track: Track) -> Iterator[tuple[int, in
                     yield from ((one, two, number) for one, two in both)
 
 
-def compare(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> float | None:
+def compare_thumbnails(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> float | None:
     """Return the correlation of two thumbnails if they show the same image, else None.
 
     Details are what is left without a blurred copy.

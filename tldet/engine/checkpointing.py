@@ -84,7 +84,7 @@ class CheckpointManager:
 
     def _write(self, path: Path, run: Trainer, *, complete: bool) -> None:
         run.log_writer.log.sync()
-        contents = pack(run, complete=complete)
+        contents = checkpoint_contents(run, complete=complete)
         run.call_hooks("before_save_checkpoint", checkpoint=contents)
         checkpoint.save(path, contents)
 
@@ -110,7 +110,7 @@ class CheckpointManager:
         )
 
 
-def pack(run: Trainer, *, complete: bool) -> dict[str, Any]:
+def checkpoint_contents(run: Trainer, *, complete: bool) -> dict[str, Any]:
     """Return the contents of a checkpoint; the training state is None unless ``complete``."""
     training = {
         **run.state.to_dict(),
@@ -133,7 +133,7 @@ def pack(run: Trainer, *, complete: bool) -> dict[str, Any]:
     }
 
 
-def unpack(run: Trainer, saved: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def restore_run(run: Trainer, saved: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Restore a run from a checkpoint.
 
     Returns:

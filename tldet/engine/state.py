@@ -20,7 +20,7 @@ _UNDEFINED = -1.0  # COCO's value of a metric without ground truth
 
 
 @dataclass
-class Window:
+class RunningMeans:
     """Sums of values since the last line of the log; saved in checkpoints, so that resuming does not change means."""
 
     count: int = 0
@@ -69,7 +69,7 @@ class TrainState:
     stale: int = 0
     lr: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
-    window: Window = field(default_factory=Window)
+    window: RunningMeans = field(default_factory=RunningMeans)
     validation_pending: bool = False
     validated_step: int | None = None
     comparable_from: int = 0
@@ -112,7 +112,7 @@ class TrainState:
             KeyError: a key is missing.
         """
         known = {one.name: state[one.name] for one in fields(cls)}
-        return cls(**{**known, "metrics": dict(known["metrics"]), "window": Window(**known["window"])})
+        return cls(**{**known, "metrics": dict(known["metrics"]), "window": RunningMeans(**known["window"])})
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tldet.engine.checkpointing import CheckpointManager, unpack
+from tldet.engine.checkpointing import CheckpointManager, restore_run
 from tldet.engine.distributed import World
 from tldet.engine.logging import LOG_NAME, JsonLog, LogWriter
 from tldet.engine.loop import INTERRUPTED, Evaluate, train_loop
@@ -155,7 +155,7 @@ class Trainer:
     def _resume(self) -> dict[str, Any]:
         """Restore the newest readable checkpoint; return the states of its random generators."""
         path, saved = self.checkpoints.newest()
-        rng = unpack(self, saved, path)
+        rng = restore_run(self, saved, path)
         self.iter = self.state.step
         self.call_hooks("after_load_checkpoint", checkpoint=saved)
         self.stopwatch.seconds = self.state.seconds

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from tldet.evaluation.columns import Bools, Floats, GroundTruth, Ints, Results, drop_unlabeled
-from tldet.evaluation.errors.match import best_of_each, match, matchable
+from tldet.evaluation.errors.match import best_of_each, match_detections, matchable
 from tldet.evaluation.errors.overlaps import overlapping_pairs
 
 RESAMPLING_VERSION = 2  # 1 counted detections of classes not annotated on an image as false positives
@@ -76,7 +76,7 @@ def class_matches(truth: GroundTruth, results: Results) -> list[Matches]:
     truth, results = drop_unlabeled(truth, results)
     results = best_of_each(results)
     near = matchable(truth, results, overlapping_pairs(truth, results), IOUS[0])
-    found = [match(truth, results, near, iou) for iou in IOUS]
+    found = [match_detections(truth, results, near, iou) for iou in IOUS]
     hits = np.stack([objects >= 0 for _, objects, _ in found])
     counted = ~np.stack([crowded for _, _, crowded in found])
     order = np.lexsort((results.images, -results.scores, results.categories))

@@ -13,7 +13,7 @@ from tldet.models.pooling import ROI_ALIGN_PYRAMID
 _LEFT_OUT = -1.0  # score of boxes that take no part in NMS
 
 
-def nms_rows(boxes: Any, scores: Any, groups: Any, good: Any, iou: float, keep: int) -> Any:
+def translate_nms_rows(boxes: Any, scores: Any, groups: Any, good: Any, iou: float, keep: int) -> Any:
     """Translate :func:`tldet.models.ops.nms.nms_rows`: groups are moved apart, as in torchvision's batched NMS."""
     inside = op.Where(op.Unsqueeze(good, [2]), boxes, 0.0)
     reach = op.Add(op.ReduceMax(inside, [1, 2], keepdims=1), 1.0)  # (B, 1, 1)
@@ -35,7 +35,7 @@ def nms_rows(boxes: Any, scores: Any, groups: Any, good: Any, iou: float, keep: 
     return op.ScatterND(empty, index, row), counts
 
 
-def roi_align_pyramid(
+def translate_roi_align_pyramid(
     features: Sequence[Any],
     level: Any,
     image: Any,
@@ -69,4 +69,4 @@ def roi_align_pyramid(
 
 def table() -> dict[Any, Callable[..., Any]]:
     """Return the translations by operator."""
-    return {NMS_ROWS.define(): nms_rows, ROI_ALIGN_PYRAMID.define(): roi_align_pyramid}
+    return {NMS_ROWS.define(): translate_nms_rows, ROI_ALIGN_PYRAMID.define(): translate_roi_align_pyramid}

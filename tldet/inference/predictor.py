@@ -19,7 +19,7 @@ from tldet.inference import OVERLAP
 from tldet.inference.convert import Channels, is_list, open_image
 from tldet.inference.runtimes.exported import ExportedDetector, refuse_nms
 from tldet.inference.scores import ScoreSettings
-from tldet.inference.stream import Prepared, Result, stream
+from tldet.inference.stream import PreparedImage, Result, stream
 from tldet.inference.tiling import Tiling
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
@@ -166,13 +166,13 @@ class Predictor:
         bounds = self.tiling.bounds(self.short, self.long) if self.tiling else (self.short, self.long)
         return open_image(image, bounds, channels=channels, limits=self.limits, name=name)
 
-    def prepare(self, image: Reduced) -> Prepared:
+    def prepare(self, image: Reduced) -> PreparedImage:
         """Resize an image, or cut it into tiles and resize these, for :meth:`stream`."""
         views, tiles = self.tiling.cut(image) if self.tiling else ([image], None)
-        return Prepared([self.sample(view) for view in views], tiles)
+        return PreparedImage([self.sample(view) for view in views], tiles)
 
     def stream(
-        self, items: Iterable[Prepared | DataError], score: float | None = None, batch: int = 4
+        self, items: Iterable[PreparedImage | DataError], score: float | None = None, batch: int = 4
     ) -> Iterator[list[tuple[int, Result]]]:
         """Detect objects in images as they arrive; see :func:`~tldet.inference.stream.stream`."""
         return stream(items, self._predict, select=partial(self.scores.select, score=score), batch=batch)
@@ -189,7 +189,7 @@ class Predictor:
 
     def _opened(
         self, images: Iterable[Any], channels: Channels, on_error: OnError, *, numbered: bool
-    ) -> Iterator[Prepared | DataError]:
+    ) -> Iterator[PreparedImage | DataError]:
         """Yield the images that can be read, ready for the model, and with "skip" the errors of the others."""
         for number, image in enumerate(images):
             name = f"image {number}" if numbered else "image"

@@ -16,7 +16,7 @@ WAITING = 4  # number of batches of images held back until images of the same si
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedImage:
     """An image as input of the network.
 
     Attributes:
@@ -38,7 +38,7 @@ Select: TypeAlias = Callable[[Detections], Detections]
 
 
 def stream(
-    items: Iterable[Prepared | DataError], predict: Predict, *, select: Select, batch: int
+    items: Iterable[PreparedImage | DataError], predict: Predict, *, select: Select, batch: int
 ) -> Iterator[list[tuple[int, Result]]]:
     """Predict on images as they arrive.
 
@@ -66,9 +66,9 @@ def stream(
 class _Waiting:
     """Images with samples that are not predicted yet."""
 
-    def __init__(self, items: Iterable[Prepared | DataError]) -> None:
+    def __init__(self, items: Iterable[PreparedImage | DataError]) -> None:
         self._items = items
-        self._open: dict[int, tuple[Prepared, dict[int, Detections]]] = {}  # by number of the image
+        self._open: dict[int, tuple[PreparedImage, dict[int, Detections]]] = {}  # by number of the image
         self._places: dict[int, tuple[int, int]] = {}  # image and row of each sample
         self._done: list[tuple[int, Result]] = []
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tldet.models.boxes import corners_of
-from tldet.models.query_losses import NONE, Objects
+from tldet.models.query_losses import NONE, PaddedTargets
 from tldet.system.device import send
 
 _EPS = 1e-5  # least side and center of a box
@@ -51,7 +51,7 @@ class Denoising(NamedTuple):
 
 
 def denoising_queries(
-    objects: Objects,
+    objects: PaddedTargets,
     num_classes: int,
     generators: Sequence[torch.Generator | None],
     *,
@@ -104,7 +104,7 @@ class _Slots(NamedTuple):
     groups: Tensor  # (B,)
 
 
-def _chosen(objects: Objects, count: int, generators: Sequence[torch.Generator | None]) -> Tensor:
+def _chosen(objects: PaddedTargets, count: int, generators: Sequence[torch.Generator | None]) -> Tensor:
     """(B, G) the objects of each image; a random choice of ``count`` comes first if there are more."""
     most = objects.boxes.shape[1]
     rows = [

@@ -33,7 +33,7 @@ _LOG = 1e-8
 _LARGEST = 1e9  # cost of a prediction that is not finite
 
 
-class Objects(NamedTuple):
+class PaddedTargets(NamedTuple):
     """Ground truth of a batch, padded to G objects per image."""
 
     boxes: Tensor  # (B, G, 4)
@@ -41,7 +41,7 @@ class Objects(NamedTuple):
     counts: list[int]  # B
 
 
-def objects_of(targets: Sequence[Target], size: Size) -> Objects:
+def objects_of(targets: Sequence[Target], size: Size) -> PaddedTargets:
     """Return the objects of a batch, without crowd regions, in shares of the padded image.
 
     Args:
@@ -54,10 +54,10 @@ def objects_of(targets: Sequence[Target], size: Size) -> Objects:
     corners = corners / constant([size[1], size[0]] * 2, corners)
     center, extent = center_form(corners)
     padded = pad_sequence([*labels, labels[0].new_zeros(1)], batch_first=True)[:-1]
-    return Objects(torch.cat([center, extent], -1), padded, [len(one) for one in boxes])
+    return PaddedTargets(torch.cat([center, extent], -1), padded, [len(one) for one in boxes])
 
 
-class Pairs(NamedTuple):
+class MatchedQueries(NamedTuple):
     """Queries that predict an object, with the object."""
 
     image: Tensor  # (P,)
@@ -81,7 +81,7 @@ class MatchCosts(NamedTuple):
 
 
 @torch.no_grad()
-def match_queries(predictions: Sequence[Prediction], objects: Objects, costs: MatchCosts) -> Tensor:
+def match_queries(predictions: Sequence[Prediction], objects: PaddedTargets, costs: MatchCosts) -> Tensor:
     """Match each object to one query of each prediction at the least total cost (Carion et al. 2020, section 3.1).
 
     The costs of all predictions and images are computed in one go and copied to the host once. SciPy solves one
@@ -108,7 +108,7 @@ def match_queries(predictions: Sequence[Prediction], objects: Objects, costs: Ma
     return send(assigned, logits.device)
 
 
-def _costs(logits: Tensor, boxes: Tensor, objects: Objects, costs: MatchCosts) -> Tensor:
+def _costs(logits: Tensor, boxes: Tensor, objects: PaddedTargets, costs: MatchCosts) -> Tensor:
     """(N, B, Q, G) matching costs of (N, B, Q, K) logits and (N, B, Q, 4) boxes."""
     labels = objects.labels.expand(len(logits), -1, -1)[:, :, None].expand(-1, -1, logits.shape[2], -1)
     chance = logits.sigmoid().gather(-1, labels)
@@ -147,16 +147,16 @@ def merged(assigned: Tensor, objects: int) -> Tensor:
     return torch.where(most > 0, best, NONE)
 
 
-def pairs_of(assigned: Tensor, objects: Objects) -> Pairs:
+def pairs_of(assigned: Tensor, objects: PaddedTargets) -> MatchedQueries:
     """Return the pairs of a (B, Q) assignment."""
     image, query = (assigned != NONE).nonzero(as_tuple=True)
     number = assigned[image, query]
-    return Pairs(image, query, objects.boxes[image, number], objects.labels[image, number])
+    return MatchedQueries(image, query, objects.boxes[image, number], objects.labels[image, number])
 
 
 def class_loss(
     logits: Tensor,
-    pairs: Pairs,
+    pairs: MatchedQueries,
     quality: Tensor,
     counted: Tensor | None,
     *,
@@ -192,19 +192,21 @@ def class_loss(
     return F.binary_cross_entropy_with_logits(logits, target, weight, reduction="none")
 
 
-def box_losses(boxes: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+def query_box_losses(boxes: Tensor, pairs: MatchedQueries) -> tuple[Tensor, Tensor]:
     """L1 loss and GIoU loss (P,) of the (B, Q, 4) boxes of the pairs."""
     mine = pairs.of(boxes)
     l1 = (mine - pairs.boxes).abs().sum(-1)
     return l1, giou_loss(corners_of(mine) * _SCALE, corners_of(pairs.boxes) * _SCALE)
 
 
-def pair_iou(boxes: Tensor, pairs: Pairs) -> Tensor:
+def pair_iou(boxes: Tensor, pairs: MatchedQueries) -> Tensor:
     """(P,) IoU of the (B, Q, 4) boxes of the pairs with their objects."""
     return paired_iou(corners_of(pairs.of(boxes)) * _SCALE, corners_of(pairs.boxes) * _SCALE)
 
 
-def fine_grained_loss(corners: Tensor, origins: Tensor, pairs: Pairs, values: Tensor, reg_scale: Tensor) -> Tensor:
+def fine_grained_loss(
+    corners: Tensor, origins: Tensor, pairs: MatchedQueries, values: Tensor, reg_scale: Tensor
+) -> Tensor:
     """(P,) fine-grained localization loss (D-FINE, equation 4) without its factor IoU, summed over the four sides.
 
     Args:
@@ -225,7 +227,9 @@ def fine_grained_loss(corners: Tensor, origins: Tensor, pairs: Pairs, values: Te
     return -(around * torch.stack([1 - share, share], -1)).sum((1, 2))
 
 
-def distillation_terms(corners: Tensor, teacher: Prediction, pairs: Pairs, quality: Tensor) -> tuple[Tensor, Tensor]:
+def distillation_terms(
+    corners: Tensor, teacher: Prediction, pairs: MatchedQueries, quality: Tensor
+) -> tuple[Tensor, Tensor]:
     """Terms (B, Q) of localization self-distillation from the last layer (D-FINE, equation 6), and who is matched.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 from tldet.errors import ConfigError
 from tldet.models.detector import Detector, build_detector
 from tldet.models.meta_tensors import without_storage
-from tldet.models.zoo import Found, find_backbone
+from tldet.models.zoo import BackboneInfo, find_backbone
 
 _PER_LEVEL = ("sizes", "points")  # keys of a head with one entry per level
 _BETWEEN_LEVELS = ("borders",)  # keys with one entry for each pair of consecutive levels
@@ -105,7 +105,7 @@ def _outline(detector: Detector) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return backbone.channels, backbone.strides
 
 
-def _weights_line(found: Found, name: str, scratch: bool) -> str:
+def _weights_line(found: BackboneInfo, name: str, scratch: bool) -> str:
     if scratch or found.weights is None:
         missing = f"{found.name} has none" if found.registered else f"timm has none for {name}"
         reason = "user-specified" if scratch else f"no pretrained weights: {missing}"
@@ -113,7 +113,7 @@ def _weights_line(found: Found, name: str, scratch: bool) -> str:
     return f"backbone {found.name}: initial weights {found.weights}, mean {found.mean}, std {found.std}"
 
 
-def _pyramid_line(found: Found, before: Sequence[int], strides: Sequence[int]) -> str:
+def _pyramid_line(found: BackboneInfo, before: Sequence[int], strides: Sequence[int]) -> str:
     if found.plain:
         return f"simple feature pyramid of strides {list(strides)} on the last map of {found.name}"
     missing = [stride for stride in before if stride not in found.strides]

@@ -38,7 +38,7 @@ _LITE0 = {"efficientnet_lite0", "tf_efficientnet_lite0"}  # names of the network
 
 
 @dataclass(frozen=True)
-class Found:
+class BackboneInfo:
     """Backbone found by name.
 
     Attributes:
@@ -81,7 +81,7 @@ class Found:
         return {**section, "out_strides": list(strides), "norm": norm}
 
 
-def find_backbone(name: str) -> Found:
+def find_backbone(name: str) -> BackboneInfo:
     """Find a backbone by name in the registry, torchvision and timm, in this order (``timm:NAME``: only in timm).
 
     A tag after a dot selects the weights: ``resnet50.IMAGENET1K_V1``, ``convnext_tiny.fb_in22k``.
@@ -120,7 +120,7 @@ def _is_registered(name: str) -> bool:
     return target is not None and not target.__module__.startswith("tldet.")
 
 
-def _of_registry(name: str) -> Found:
+def _of_registry(name: str) -> BackboneInfo:
     """Build a registered class without weights to find its strides; ``mean`` and ``std`` of the class are used."""
     target = lookup(BACKBONES, name)
     if needed := [key for key, (_, required) in parameters(target).items() if required]:
@@ -129,7 +129,7 @@ def _of_registry(name: str) -> Found:
     body = getattr(backbone, "body", backbone)
     default = Preprocess()
     mean, std = (tuple(getattr(body, key, getattr(default, key))) for key in ("mean", "std"))
-    return Found({"type": name}, backbone.strides, backbone.weights_source, mean, std)
+    return BackboneInfo({"type": name}, backbone.strides, backbone.weights_source, mean, std)
 
 
 def _nearest(name: str) -> list[str]:
@@ -147,22 +147,22 @@ def _trained(arch: str) -> list[str]:
     return list(timm.list_models(f"{arch}.*", pretrained=True))
 
 
-def _of_torchvision(arch: str, tag: str) -> Found:
+def _of_torchvision(arch: str, tag: str) -> BackboneInfo:
     enum = torchvision.models.get_model_weights(arch)
     weights = enum[tag] if tag else enum.DEFAULT
     preset = weights.transforms()
     section = _section("TorchvisionBackbone", arch, any(step.normed for step in trace(arch)))
     strides = tuple(sorted({step.stride for step in trace(arch)} - {1, 2}))
-    return Found(section, strides, f"torchvision:{weights}", _scaled(preset.mean), _scaled(preset.std))
+    return BackboneInfo(section, strides, f"torchvision:{weights}", _scaled(preset.mean), _scaled(preset.std))
 
 
-def _of_timm(name: str, source: str | None = None) -> Found:
+def _of_timm(name: str, source: str | None = None) -> BackboneInfo:
     known, trained = network_outline(name), timm.get_pretrained_cfg(name)
     if trained.hf_hub_id or trained.url or trained.file:
         source = source or f"timm:{trained.architecture}.{trained.tag}".removesuffix(".")
     section = _section("ViTBackbone" if known.plain else "TimmBackbone", name, known.normed)
     strides = tuple(sorted(s for s in known.strides if s >= 4 and math.log2(s).is_integer()))
-    return Found(section, strides or known.strides[:1], source, _scaled(trained.mean), _scaled(trained.std))
+    return BackboneInfo(section, strides or known.strides[:1], source, _scaled(trained.mean), _scaled(trained.std))
 
 
 def _section(kind: str, name: str, normed: bool) -> dict[str, Any]:

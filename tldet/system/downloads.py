@@ -35,7 +35,7 @@ Progress = Callable[[int, "int | None"], None]
 
 
 @dataclass(frozen=True)
-class Policy:
+class DownloadLimits:
     """Limits of a download.
 
     Attributes:
@@ -54,7 +54,7 @@ class _InterruptedError(Exception):
 
 
 def download(
-    url: str, path: Path, digest: str = "", *, policy: Policy | None = None, progress: Progress | None = None
+    url: str, path: Path, digest: str = "", *, limits: DownloadLimits | None = None, progress: Progress | None = None
 ) -> str:
     """Download a file, or the rest of it, and return its SHA-256; a file that exists already is only hashed.
 
@@ -65,7 +65,7 @@ def download(
         path: the file.
         digest: ``sha256:HEX``, ``md5:HEX``, or the first digits of the SHA-256; empty for no check. A SHA-256 that the
             server states (Hugging Face's ``X-Linked-Etag``) is checked too.
-        policy: limits; None takes the defaults.
+        limits: None takes the defaults.
         progress: called with the bytes received so far and the total, if it is known.
 
     Raises:
@@ -75,7 +75,7 @@ def download(
     if _scheme(url) not in ("http", "https"):
         raise DownloadError("is no http or https URL")
     make_folder(path.parent)
-    job = _Job(url, path.with_name(f".{path.name}.part"), policy or Policy(), progress or (lambda *_: None))
+    job = _Job(url, path.with_name(f".{path.name}.part"), limits or DownloadLimits(), progress or (lambda *_: None))
     with waiting_lock(job.part.with_name(f"{job.part.name}.lock")):
         if not is_file(path):
             stated = job.run()
@@ -89,8 +89,8 @@ def download(
 class _Job:
     """A download in progress."""
 
-    def __init__(self, url: str, part: Path, policy: Policy, progress: Progress) -> None:
-        self.url, self.part, self.policy, self.progress = url, part, policy, progress
+    def __init__(self, url: str, part: Path, limits: DownloadLimits, progress: Progress) -> None:
+        self.url, self.part, self.limits, self.progress = url, part, limits, progress
         self.mark = part.with_name(f"{part.name}.json")
         self.redirects = _Redirects()
         self.opener = urllib.request.build_opener(self.redirects)
@@ -106,10 +106,10 @@ class _Job:
                 size = self._size()
                 failed = 0 if size > reached else failed + 1
                 reached = max(reached, size)
-                if failed > len(self.policy.pauses):
+                if failed > len(self.limits.pauses):
                     raise DownloadError(f"{problem} after {size:,} bytes; the same command resumes it") from None
                 log.info("%s: %s after %s bytes; resuming", self.url, problem, f"{size:,}")
-                time.sleep(self.policy.pauses[max(failed - 1, 0)] if self.policy.pauses else 0)
+                time.sleep(self.limits.pauses[max(failed - 1, 0)] if self.limits.pauses else 0)
 
     def _receive(self, *, first: bool) -> None:
         """Receive the rest of the file; the first connection of a download must succeed."""
@@ -118,8 +118,8 @@ class _Job:
             begin = _begin(response, kept, self._size())
             length = response.headers.get("Content-Length", "")
             total = begin + int(length) if length.isdecimal() else None
-            if (total or 0) > self.policy.most:
-                raise DownloadError(f"has {total:,} bytes, more than the limit of {self.policy.most:,}")
+            if (total or 0) > self.limits.most:
+                raise DownloadError(f"has {total:,} bytes, more than the limit of {self.limits.most:,}")
             if not begin:
                 self._note(response, total)
             self._copy(response, begin, total)
@@ -129,7 +129,7 @@ class _Job:
         if kept:
             headers |= {"Range": f"bytes={self._size()}-", "If-Range": kept["version"]}
         try:
-            return self.opener.open(urllib.request.Request(self.url, headers=headers), timeout=self.policy.timeout)
+            return self.opener.open(urllib.request.Request(self.url, headers=headers), timeout=self.limits.timeout)
         except urllib.error.HTTPError as error:
             if error.code == 416 and kept:  # the file has become shorter
                 self.discard()
@@ -151,8 +151,8 @@ class _Job:
         with naming(self.part), self.part.open("ab" if begin else "wb") as file:
             while block := self._read(response):
                 received += len(block)
-                if received > self.policy.most:
-                    raise DownloadError(f"has more than the limit of {self.policy.most:,} bytes")
+                if received > self.limits.most:
+                    raise DownloadError(f"has more than the limit of {self.limits.most:,} bytes")
                 file.write(block)
                 self.progress(received, total)
             file.flush()
@@ -166,7 +166,7 @@ class _Job:
         except http.client.IncompleteRead:
             raise _InterruptedError("connection closed") from None
         except TimeoutError:
-            raise _InterruptedError(f"no data for {self.policy.timeout:g} s") from None
+            raise _InterruptedError(f"no data for {self.limits.timeout:g} s") from None
         except (OSError, http.client.HTTPException) as error:
             raise _InterruptedError(str(error) or type(error).__name__) from None
 

@@ -45,7 +45,7 @@ def rows_of(batch: B, rows: slice) -> B:
     return replace(batch, **parts)  # type: ignore[type-var]
 
 
-def split(batch: Any, parts: int) -> list[Any]:
+def split_batch(batch: Any, parts: int) -> list[Any]:
     """Split a batch into up to ``parts`` batches of nearly equal size."""
     count = len(batch.image_ids)
     parts = min(parts, count)
@@ -95,7 +95,7 @@ class Smaller:
             OutOfMemoryError: there is not enough memory for one image.
         """
         done: list[tuple[Any, _T]] = []
-        waiting = split(batch, self.parts)
+        waiting = split_batch(batch, self.parts)
         while waiting:
             part = waiting[0]
             try:
@@ -107,7 +107,7 @@ class Smaller:
                 waiting.pop(0)
                 continue
             self._reduce(part, device)  # outside of the handler: the error keeps tensors alive
-            waiting = [smaller for one in waiting for smaller in split(one, 2)]
+            waiting = [smaller for one in waiting for smaller in split_batch(one, 2)]
         return done
 
     def _reduce(self, part: Any, device: torch.device) -> None:
@@ -142,7 +142,7 @@ class StepRetry:
         """Store the statistics of the norms before a step; return the micro-batches, each split into ``parts``."""
         self._updating = False
         self._copy(self._before, self._statistics)
-        return [part for batch in batches for part in split(batch, parts)]
+        return [part for batch in batches for part in split_batch(batch, parts)]
 
     def restore(self, batches: Sequence[Any], loaded: int) -> None:
         """Undo a step that ran out of memory, so that it can be repeated with twice as many parts.

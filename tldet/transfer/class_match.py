@@ -164,7 +164,7 @@ def _line_pairs(path: str | Path, text: str) -> Iterable[tuple[str, str]]:
             yield new_name.strip("'\""), old_name.strip("'\"")
 
 
-def class_table(known: Mapping[str, str | None], source: str) -> Table:
+def class_match_table(known: Mapping[str, str | None], source: str) -> Table:
     """Return the class of the initial weights for each class as a rich table."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table

@@ -14,12 +14,12 @@ from tldet.models.detector import Detector, Preprocess
 from tldet.transfer.class_match import MatchSettings
 from tldet.transfer.interop.adapt import same_input
 from tldet.transfer.interop.classes import classes_of
-from tldet.transfer.interop.foreign import foreign_in, layout_in, policy_in, translate
+from tldet.transfer.interop.foreign import foreign_in, layout_in, settings_in, translate
 from tldet.transfer.interop.known import KeyLayout, Known, known_layout
 from tldet.transfer.licenses import license_of
 from tldet.transfer.provenance import check_meta, of_classifier, refuse_classifier
 from tldet.transfer.safe_unpickle.archives import Archive, SafeArchive, read_archive
-from tldet.transfer.sources import State, download
+from tldet.transfer.sources import State, fetch_source
 from tldet.transfer.weights import LoadReport, load_detector
 
 
@@ -91,7 +91,7 @@ def _ours(path: Path, outline: Mapping[str, Any], read: Callable[[], Mapping[str
 
 
 def _foreign(archive: Archive, layout: KeyLayout, known: Known) -> DetectorFile:
-    policy = policy_in(archive.value, known, layout, archive.path)
+    settings = settings_in(archive.value, known, layout, archive.path)
     classes = classes_of(known, archive.value, layout.classes)
 
     def weights() -> State:
@@ -99,7 +99,7 @@ def _foreign(archive: Archive, layout: KeyLayout, known: Known) -> DetectorFile:
 
     published, terms = read_config(known.config)["model"], license_of(str(archive.path), layout.classes)
     return DetectorFile(
-        classes.given, policy.preprocess, policy.strided_conv, layout.backbone, weights, published, terms
+        classes.given, settings.preprocess, settings.strided_conv, layout.backbone, weights, published, terms
     )
 
 
@@ -121,7 +121,7 @@ def load_initial(model: Detector, source: str, match: MatchSettings | None = Non
         CheckpointError: the source is not available or contains no detector, no tensor fits, or its preprocessing
             differs.
     """
-    file = open_initial(download(source))
+    file = open_initial(fetch_source(source))
     if file is None:
         raise CheckpointError(f"{source}: contains no detector; set model.backbone.weights to weights of a backbone")
     return _load(model, file, source, match)

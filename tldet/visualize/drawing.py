@@ -148,7 +148,7 @@ def plot_curves(runs: dict[str, Path], out: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Series:
+class IntervalSeries:
     """Points with intervals, and optionally a fitted curve.
 
     Attributes:
@@ -161,7 +161,7 @@ class Series:
 
 
 def plot_intervals(
-    series: Mapping[str, Series], out: Path, *, title: str, xlabel: str = "", names: Sequence[str] = ()
+    series: Mapping[str, IntervalSeries], out: Path, *, title: str, xlabel: str = "", names: Sequence[str] = ()
 ) -> Path:
     """Plot means with their intervals.
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from tldet.components import require_components
-from tldet.config import Config, build_settings, check
+from tldet.config import Config, build_settings, validate_config
 from tldet.data.formats.source import SourceOptions
 from tldet.data.relabeled import Sources, coco_type
 from tldet.data.settings import LoaderSettings
 from tldet.data.split_paths import evaluation_split
 from tldet.errors import CheckpointError, DataError
-from tldet.workflows.training.datasets import AnyDataset, build_dataset, check_images, check_objects
+from tldet.workflows.training.datasets import AnyDataset, build_dataset, check_has_objects, check_images
 from tldet.workflows.training.schema import SCHEMA, EvalSettings
 from tldet.workflows.training.validation import Validation
 
@@ -96,7 +96,7 @@ def check_config(checkpoint: str | Path, config: Mapping[str, Any], split: str |
         for key, part in SCHEMA.items()
         if key == "evaluation" or (key.startswith("data.") and key.split(".")[1] in (split, "loader"))
     }
-    check(Config({"data": used, "evaluation": config.get("evaluation")}, source=str(checkpoint)), schema)
+    validate_config(Config({"data": used, "evaluation": config.get("evaluation")}, source=str(checkpoint)), schema)
 
 
 def evaluation_dataset(section: Mapping[str, Any], state: Mapping[str, Any]) -> AnyDataset:
@@ -107,7 +107,7 @@ def evaluation_dataset(section: Mapping[str, Any], state: Mapping[str, Any]) -> 
     """
     dataset = build_dataset(section, 0, tuple(state["meta"]["class_names"]))
     check_images(dataset)
-    check_objects(dataset, "metrics are -1")
+    check_has_objects(dataset, "metrics are -1")
     return dataset
 
 

@@ -15,9 +15,9 @@ from tldet.system.output import check_output
 from tldet.transfer.class_match import few
 from tldet.transfer.interop.adapt import adapted
 from tldet.transfer.interop.classes import FileClasses, classes_of, coco_ids, read_names
-from tldet.transfer.interop.foreign import Foreign, fill, policy_in, read_foreign, translate
+from tldet.transfer.interop.foreign import Foreign, fill, read_foreign, settings_in, translate
 from tldet.transfer.interop.known import KNOWN, Known, known_layout, layout_named
-from tldet.transfer.interop.mmdet_config import Policy
+from tldet.transfer.interop.mmdet_config import MmdetSettings
 from tldet.transfer.licenses import license_of
 from tldet.transfer.safe_unpickle.archives import WRONG
 from tldet.transfer.weights import LoadReport
@@ -47,9 +47,9 @@ def import_checkpoint(request: ImportRequest) -> Path:
     foreign = read_foreign(path)
     known = _known(foreign, request.model)
     config = read_config(known.config)
-    policy = policy_in(foreign.content, known, foreign.layout, foreign.path)
-    size = policy.input or _published_size(config)
-    detector, section, classes, report = _converted(foreign, known, config["model"], policy, given)
+    settings = settings_in(foreign.content, known, foreign.layout, foreign.path)
+    size = settings.input or _published_size(config)
+    detector, section, classes, report = _converted(foreign, known, config["model"], settings, given)
     meta = {
         "class_names": list(classes.names),
         "category_ids": list(classes.ids),
@@ -60,7 +60,7 @@ def import_checkpoint(request: ImportRequest) -> Path:
     }
     written = {**_sections(config, classes), "model": section}
     checkpoint.save(out, {"config": written, "meta": meta, "model": detector.state_dict(), "ema": None})
-    for line in (f"{path}: {foreign.layout}", report.summary(), *_notes(foreign, classes, policy, size)):
+    for line in (f"{path}: {foreign.layout}", report.summary(), *_notes(foreign, classes, settings, size)):
         log.info("%s", line)
     if console:
         console.print(f"saved to {out}", markup=False, highlight=False)
@@ -68,12 +68,12 @@ def import_checkpoint(request: ImportRequest) -> Path:
 
 
 def _converted(
-    foreign: Foreign, known: Known, shipped: Mapping[str, Any], policy: Policy, given: Sequence[str]
+    foreign: Foreign, known: Known, shipped: Mapping[str, Any], settings: MmdetSettings, given: Sequence[str]
 ) -> tuple[Detector, dict[str, Any], FileClasses, LoadReport]:
     """Return the detector with the file's weights, the ``model`` section, the classes, and the load report."""
     translated = translate(known, foreign.state, foreign.path)
     try:
-        section = adapted(shipped, foreign.layout, translated, policy)
+        section = adapted(shipped, foreign.layout, translated, settings)
         classes = classes_of(known, foreign.content, section["head"]["num_classes"], given)
         detector = build_detector(section, classes.names)
     except (CheckpointError, ConfigError, *WRONG) as error:
@@ -112,11 +112,11 @@ def _sections(config: Config, classes: FileClasses) -> Mapping[str, Any]:
     return {**config.data, "data": data}
 
 
-def _notes(foreign: Foreign, classes: FileClasses, policy: Policy, size: Mapping[str, int]) -> list[str]:
+def _notes(foreign: Foreign, classes: FileClasses, settings: MmdetSettings, size: Mapping[str, int]) -> list[str]:
     """Return notes on classes, input size and unused tensors of the file."""
     names = ", ".join(classes.names[:_NAMED]) + (", ..." if len(classes.names) > _NAMED else "")
     lines = [f"classes: {len(classes.names)} ({names}): {classes.source}", f"input: {size['short']} x {size['long']}"]
-    lines += policy.notes
+    lines += settings.notes
     if terms := license_of(str(foreign.path), len(classes.names)):
         lines.append(f"weights: {terms}")
     if "ema_state_dict" in foreign.content:

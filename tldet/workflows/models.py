@@ -19,7 +19,7 @@ from tldet.config.files import find, shipped
 from tldet.data.images import fitted_size
 from tldet.errors import ConfigError
 from tldet.models.cost import backbone_cost, detector_cost
-from tldet.models.zoo import CURATED, Found, backbone_names, find_backbone
+from tldet.models.zoo import CURATED, BackboneInfo, backbone_names, find_backbone
 from tldet.structures.image import Size
 from tldet.system.output import check_output, write_json
 from tldet.transfer.cached_weights import is_here
@@ -158,7 +158,7 @@ def published_ap(path: Path) -> str:
     return f"AP {found[1]}{mask} ({found[3]})"
 
 
-def published_top1(found: Found) -> str:
+def published_top1(found: BackboneInfo) -> str:
     """Return the ImageNet accuracy of torchvision's weights; empty for other weights."""
     kind, _, name = (found.weights or "").partition(":")
     if kind != "torchvision":

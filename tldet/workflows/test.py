@@ -15,7 +15,7 @@ from tldet.engine.precision import Precision, choose
 from tldet.evaluation.report import CocoResult
 from tldet.inference.predictor import Predictor
 from tldet.inference.runtimes.exported import EXPORTED_SUFFIXES, ExportedDetector, load_exported, refuse_nms
-from tldet.inference.stream import Prepared
+from tldet.inference.stream import PreparedImage
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
 from tldet.models.surgery.fuse import fuse
@@ -152,7 +152,7 @@ def _evaluate_tiles(
     )
     ids: list[int] = []
 
-    def images() -> Iterator[Prepared]:
+    def images() -> Iterator[PreparedImage]:
         for number in range(len(validation.dataset)):
             sample = validation.dataset[number]
             ids.append(sample.target.image_id)

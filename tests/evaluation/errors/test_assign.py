@@ -10,7 +10,7 @@ import pytest
 from tests.evaluation.errors.made import CLASSES, grid_truth, perfect, results_of, truth_of
 from tldet.evaluation.columns import GroundTruth, Results
 from tldet.evaluation.engines import _hotcoco_evaluation
-from tldet.evaluation.errors.assign import BKG, BOTH, CLS, DUPE, HIT, IGNORED, KINDS, LOC, assign
+from tldet.evaluation.errors.assign import BKG, BOTH, CLS, DUPE, HIT, IGNORED, KINDS, LOC, assign_error_types
 from tldet.evaluation.errors.calibration import calibration, fit_temperature, scaled, scores_and_hits
 from tldet.evaluation.errors.confusion import confusion_matrix, confusions
 from tldet.evaluation.errors.curves import class_curves, curve, overall_curve
@@ -49,7 +49,7 @@ def test_planted_errors_get_their_type() -> None:
         np.concatenate([boxes[kept], boxes[twice], extra]),
         np.concatenate([found.scores[kept], found.scores[twice] - 0.3, np.full(20, 0.4)]),
     )
-    assigned = assign(truth, planted)
+    assigned = assign_error_types(truth, planted)
 
     def share(objects: Any, kind: int) -> float:
         """Return the share of the planted errors, which are named by their objects, that have a kind."""
@@ -74,7 +74,7 @@ def test_planted_errors_get_their_type() -> None:
 def test_detections_in_crowd_regions_are_ignored() -> None:
     boxes = np.array([[0.0, 0, 100, 100], [200, 200, 50, 50]])
     truth = truth_of(np.zeros(2, int), np.zeros(2, int), boxes, 1, np.array([True, False]))
-    assigned = assign(
+    assigned = assign_error_types(
         truth, results_of([0, 0, 0], [0, 1, 0], [[10, 10, 20, 20]] * 2 + [[200, 200, 50, 50]], [0.9, 0.8, 0.7])
     )
     assert assigned.kinds.tolist() == [IGNORED, BKG, HIT]
@@ -84,19 +84,19 @@ def test_detections_in_crowd_regions_are_ignored() -> None:
 def test_classes_that_are_not_annotated_on_an_image_are_left_out() -> None:
     truth = truth_of(np.array([0]), np.array([0]), np.array([[0.0, 0, 10, 10]]), 1)
     truth = replace(truth, labeled=np.array([[True, False, True]]))
-    assigned = assign(truth, results_of([0, 0], [0, 1], [[0, 0, 10, 10], [50, 50, 9, 9]], [0.9, 0.8]))
+    assigned = assign_error_types(truth, results_of([0, 0], [0, 1], [[0, 0, 10, 10], [50, 50, 9, 9]], [0.9, 0.8]))
     assert assigned.kinds.tolist() == [HIT]
 
 
 def test_nothing_detected_and_nothing_there() -> None:
     truth = grid_truth(2)
     empty = results_of([], [], [], [])
-    found = tide(assign(truth, empty))
+    found = tide(assign_error_types(truth, empty))
     assert found.counts["Miss"].sum() == 24
     assert found.overall_ap == 0
     bare = truth.take(np.zeros(0, np.int64))
-    assert assign(bare, perfect(truth)).kinds.tolist() == [BKG] * 24
-    assert overall_curve(assign(truth, empty)).best() is None
+    assert assign_error_types(bare, perfect(truth)).kinds.tolist() == [BKG] * 24
+    assert overall_curve(assign_error_types(truth, empty)).best() is None
 
 
 def pair(shared: Path, folder: str, kind: Any) -> tuple[GroundTruth, Results]:
@@ -118,7 +118,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(("folder", "kind"), PAIRS)
 def test_values_are_those_of_hotcoco(shared: Path, folder: str, kind: Any) -> None:
-    assigned = assign(*pair(shared, folder, kind))
+    assigned = assign_error_types(*pair(shared, folder, kind))
     other = _hotcoco_evaluation(assigned.truth, assigned.results)
     other.evaluate()
     found, theirs = tide(assigned), other.tide_errors()
@@ -133,14 +133,14 @@ def test_values_are_those_of_hotcoco(shared: Path, folder: str, kind: Any) -> No
 
 @pytest.mark.parametrize("folder", TIDECV)
 def test_errors_are_those_of_tidecv(shared: Path, folder: str) -> None:
-    found = tide(assign(*pair(shared, folder, "bbox")))
+    found = tide(assign_error_types(*pair(shared, folder, "bbox")))
     assert {name: int(found.counts[name].sum()) for name in TYPES} == TIDECV[folder]
     if folder == "voc100_detector":
         assert {name: found.overall[name] for name in VOC_LOST} == pytest.approx(VOC_LOST, abs=1e-5)
 
 
 def test_precision_at_coco_recalls_is_that_of_the_evaluator(shared: Path) -> None:
-    assigned = assign(*pair(shared, "voc100_detector", "bbox"))
+    assigned = assign_error_types(*pair(shared, "voc100_detector", "bbox"))
     other = _hotcoco_evaluation(assigned.truth, assigned.results)
     other.evaluate()
     other.accumulate()
@@ -167,7 +167,7 @@ def test_curve_by_hand() -> None:
 def test_confusion_by_hand() -> None:
     truth = truth_of(np.zeros(3, int), np.array([0, 1, 1]), np.array([[0.0, 0, 9, 9], [50, 0, 9, 9], [90, 0, 9, 9]]), 1)
     found = results_of([0, 0, 0], [0, 2, 1], [[0, 0, 9, 9], [50, 0, 9, 9], [300, 300, 9, 9]], [0.9, 0.8, 0.7])
-    matrix = confusion_matrix(assign(truth, found), 0.5)
+    matrix = confusion_matrix(assign_error_types(truth, found), 0.5)
     assert matrix.tolist() == [[1, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0], [0, 1, 0, 0]]
     assert confusions(matrix, 5) == [(1, 2, 1)]
 

@@ -167,9 +167,9 @@ def test_without_network_the_message_names_url_and_place(tmp_path: Path, monkeyp
     monkeypatch.setattr(sources, "HUB", "http://127.0.0.1:9")
     place = re.escape(str(tmp_path / "checkpoints" / "ustc-community--dfine-small-coco--model.safetensors"))
     with pytest.raises(CheckpointError, match=rf"cannot download http://127.0.0.1:9/ustc.*place the file at {place}"):
-        sources.download("hf:ustc-community/dfine-small-coco")
+        sources.fetch_source("hf:ustc-community/dfine-small-coco")
     with pytest.raises(CheckpointError, match="expected hf:OWNER/NAME"):
-        sources.download("hf:nothing")
+        sources.fetch_source("hf:nothing")
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -206,17 +206,17 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_the_hub_s_digest_is_checked(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     digest = hashlib.sha256(Hub.content).hexdigest()
     monkeypatch.setattr(Hub, "stated", digest)
-    assert sources.download("hf:a/b") == hub
+    assert sources.fetch_source("hf:a/b") == hub
     assert hub.read_bytes() == Hub.content
     assert hub.with_name(f"{hub.name}.sha256").read_text() == digest
-    assert sources.download("hf:a/b") == hub
+    assert sources.fetch_source("hf:a/b") == hub
     hub.write_bytes(b"changed")
     with pytest.raises(CheckpointError, match=r"its SHA-256 is .* remove it and retry"):
-        sources.download("hf:a/b")
+        sources.fetch_source("hf:a/b")
 
 
 def test_another_file_than_the_hub_states_is_refused(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Hub, "stated", "0" * 64)
     with pytest.raises(CheckpointError, match=r"the server states 0000"):
-        sources.download("hf:a/b")
+        sources.fetch_source("hf:a/b")
     assert not hub.exists()

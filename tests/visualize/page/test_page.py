@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from tldet.visualize.page.document import Section, anchor, document
+from tldet.visualize.page.images import mask_outline
 from tldet.visualize.page.plots import COLORS, Plot, Series, png, svg
 from tldet.visualize.page.tables import Table, shown
 
@@ -51,3 +52,12 @@ def test_the_text_of_a_page_is_escaped() -> None:
     assert "x &lt; y" in page
     assert 'id="a-b"' in page
     assert anchor("Size, shape") == "size-shape"
+
+
+def test_an_outline_runs_around_the_mask() -> None:
+    mask = np.zeros((10, 12), np.uint8)
+    mask[2:5, 3:8] = 1
+    assert mask_outline(mask) == "M3 2L3 4L7 4L7 2Z"
+    assert mask_outline(mask * 0) == ""
+    mask[3, 4] = 0
+    assert mask_outline(mask).count("M") == 2, "one of the mask, one of its hole"

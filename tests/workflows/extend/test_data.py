@@ -17,7 +17,7 @@ from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
 from tldet.errors import ConfigError, DataError, TldetError
 from tldet.transfer.class_match import MatchSettings
-from tldet.workflows.extend.data import ExtendInput, Prepared, prepare_data
+from tldet.workflows.extend.data import ExtendData, ExtendInput, prepare_data
 
 OLD = {"cat": 1, "dog": 5}
 
@@ -42,7 +42,7 @@ def write(
     return Split(folder / f"{name}.json", folder)
 
 
-def prepared(out: Path, new: Split, val: Split, match: MatchSettings | None = None, **more: Split) -> Prepared:
+def prepared(out: Path, new: Split, val: Split, match: MatchSettings | None = None, **more: Split) -> ExtendData:
     given = ExtendInput(new, more.get("replay"), val, more.get("old_val"), more.get("own"))
     return prepare_data(given, OLD, match or MatchSettings(), out / "out", iter)
 

@@ -18,7 +18,7 @@ from tldet.data.shots import write_base
 from tldet.engine.logging import read_log
 from tldet.evaluation.report import mean_over
 from tldet.transfer.restore import restore
-from tldet.workflows.extend.data import Prepared
+from tldet.workflows.extend.data import ExtendData
 from tldet.workflows.extend.extend import extend
 from tldet.workflows.extend.report import ClassMetrics, ExtendReport
 from tldet.workflows.extend.settings import extended_config
@@ -194,7 +194,7 @@ def test_the_config_states_the_distillation_settings(tmp_path: Path, head: str, 
     config: dict[str, Any] = {"model": {"head": {"type": head}}, "optimizer": {"lr": 1}, "hooks": [1], "l2_sp": {}}
     config["schedule"] = {"policy": "multistep", "epochs": 12, "milestones": [8, 11]}
     state = {"config": config, "meta": {"input": {"short": 64, "long": 96}}}
-    data = Prepared(("a",), ("b", "c"), Split(tmp_path, tmp_path), Split(tmp_path, tmp_path), 10)
+    data = ExtendData(("a",), ("b", "c"), Split(tmp_path, tmp_path), Split(tmp_path, tmp_path), 10)
     made = extended_config(tmp_path / "old.pt", state, data, Length("steps", 100), 7, 4, distill=True)
     assert made["distill"] == {
         "teacher": str((tmp_path / "old.pt").resolve()),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tldet.data.images import read_image
-from tldet.workflows.study.report import PLOT_NAME, RESULTS_NAME, add_curve, make_report, write_study
+from tldet.workflows.study.report import PLOT_NAME, RESULTS_NAME, add_curve, make_study_report, write_study
 from tldet.workflows.study.summary import compare_variants, groups_of, resolution, uneven
 
 from .conftest import pretend
@@ -92,7 +92,7 @@ def test_a_busy_machine_is_named(make_job: Any) -> None:
 
 
 def test_written_files(results: Results, truth: Path, tmp_path: Path) -> None:
-    report = make_report(results, truth)
+    report = make_study_report(results, truth)
     write_study(report, tmp_path / "out", {"kind": "transfer"})
     found = json.loads((tmp_path / "out" / RESULTS_NAME).read_text())
     assert len(found["runs"]) == 18
@@ -117,7 +117,7 @@ def test_a_learning_curve(make_job: Any, truth: Path, tmp_path: Path) -> None:
     fractions = (0.05, 0.1, 0.25, 0.5, 1.0)
     ap: Callable[[float, int], float] = lambda f, seed: 0.62 - 1.1 * (200 * f) ** -0.6 + 0.004 * (seed - 1)  # noqa: E731
     results = [pretend(make_job("finetuned", s, f), ap=ap(f, s)) for f in fractions for s in range(3)]
-    report = make_report(results, truth)
+    report = make_study_report(results, truth)
     add_curve(report, [100, 800])
     write_study(report, tmp_path / "out", {})
     curve = json.loads((tmp_path / "out" / RESULTS_NAME).read_text())["curve"]
@@ -129,7 +129,7 @@ def test_a_learning_curve(make_job: Any, truth: Path, tmp_path: Path) -> None:
 
 
 def test_too_few_fractions_carry_no_curve(results: Results, truth: Path) -> None:
-    report = make_report([r for r in results if r["variant"] == "finetuned"], truth)
+    report = make_study_report([r for r in results if r["variant"] == "finetuned"], truth)
     add_curve(report, [400])
     assert report.curve is None
     assert report.lines[0].startswith("no learning curve: 2 numbers of images are too few for a curve")

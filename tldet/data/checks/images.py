@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 _LISTED = 500  # images logged at most
 
 
-def check_image_files(dataset: CocoDataset) -> None:
+def handle_bad_images(dataset: CocoDataset) -> None:
     """Check all image files of a dataset; reject or skip the unusable ones, as its ``on_bad_image`` specifies.
 
     Raises:

@@ -85,7 +85,7 @@ class MergeSource:
         return f"image {self.image_ids[position]} ({self.file_names[position]})"
 
 
-def open_source(split: Split, *, missing: bool = False) -> MergeSource:
+def open_merge_source(split: Split, *, missing: bool = False) -> MergeSource:
     """Read a dataset with :func:`read_merge_source`, and check that its images exist unless ``missing`` is set."""
     source = read_merge_source(split)
     names = resolve_names(split.images, source.file_names, split.annotations)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tldet.evaluation.columns import Floats, GroundTruth, Ints, Results
 from tldet.evaluation.engines import score_results
-from tldet.evaluation.errors.assign import Assigned, assign
+from tldet.evaluation.errors.assign import Assigned, assign_error_types
 from tldet.evaluation.errors.attributes import ByAttribute, by_aspect_ratio, by_crowding, by_size
 from tldet.evaluation.errors.calibration import Calibration, calibration, fit_temperature, scaled, scores_and_hits
 from tldet.evaluation.errors.confusion import confusion_matrix
@@ -112,7 +112,7 @@ def analyze(truth: GroundTruth, results: Results) -> Analysis:
         truth: ground truth of the images.
         results: detections on these images.
     """
-    assigned = assign(truth, results)
+    assigned = assign_error_types(truth, results)
     matches = class_matches(truth, results)
     weights = draws(len(truth.image_ids))
     return Analysis(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.evaluation.columns import Bools, Floats, GroundTruth, Ints, Results, drop_unlabeled
-from tldet.evaluation.errors.match import best_of_each, match, matchable
+from tldet.evaluation.errors.match import best_of_each, match_detections, matchable
 from tldet.evaluation.errors.overlaps import Pairs, overlapping_pairs
 
 HIT, CLS, LOC, BOTH, DUPE, BKG, IGNORED = range(7)  # kinds of detections
@@ -56,7 +56,7 @@ class Assigned:
         return np.asarray(self.kinds == HIT)
 
 
-def assign(
+def assign_error_types(
     truth: GroundTruth, results: Results, *, iou: float = POSITIVE_IOU, background: float = BACKGROUND_IOU
 ) -> Assigned:
     """Match detections with objects as COCO does, and give each false positive its type of error.
@@ -75,7 +75,7 @@ def assign(
     truth, results = drop_unlabeled(truth, results)
     results = best_of_each(results)
     pairs = overlapping_pairs(truth, results)
-    found, used, crowded = match(truth, results, matchable(truth, results, pairs, iou), iou)
+    found, used, crowded = match_detections(truth, results, matchable(truth, results, pairs, iou), iou)
     kinds = np.where(used >= 0, HIT, np.where(crowded, IGNORED, BKG)).astype(np.int8)
     objects, ious = used.copy(), np.zeros(len(results))
     plain = pairs.take(~truth.crowd[pairs.objects])

@@ -28,7 +28,7 @@ def matchable(truth: GroundTruth, results: Results, pairs: Pairs, iou: float) ->
     return near.take(np.lexsort((-near.objects, -near.ious, near.detections)))  # the later of equal objects
 
 
-def match(truth: GroundTruth, results: Results, pairs: Pairs, iou: float) -> tuple[Ints, Ints, Bools]:
+def match_detections(truth: GroundTruth, results: Results, pairs: Pairs, iou: float) -> tuple[Ints, Ints, Bools]:
     """Match detections with objects of their class, best score first, as pycocotools does.
 
     Args:

@@ -24,7 +24,7 @@ _CHUNK = 10_000_000  # pairs of boxes per block; torchvision's box_iou takes abo
 LowQuality = Literal["none", "own", "object"]
 
 
-def match(
+def match_by_iou(
     references: Tensor,
     boxes: Tensor,
     *,
@@ -74,7 +74,7 @@ def match(
     return matched
 
 
-def assign(
+def assign_targets(
     references: Tensor,
     target: Target,
     *,
@@ -90,10 +90,10 @@ def assign(
     Args:
         references: (A, 4) xyxy pixels.
         target: ground truth of the image; rows with ``ignore`` set are never matched.
-        pos_iou_thr: see :func:`match`.
-        neg_iou_thr: see :func:`match`.
-        low_quality: see :func:`match`.
-        min_pos_iou: see :func:`match`.
+        pos_iou_thr: see :func:`match_by_iou`.
+        neg_iou_thr: see :func:`match_by_iou`.
+        low_quality: see :func:`match_by_iou`.
+        min_pos_iou: see :func:`match_by_iou`.
         ignore_iof_thr: see :func:`ignore_crowds`.
         spare: IoU with a spared box (``target.spared``) at or above which background is IGNORED.
 
@@ -102,10 +102,10 @@ def assign(
     """
     rows = target.known.objects
     thresholds = {"pos_iou_thr": pos_iou_thr, "neg_iou_thr": neg_iou_thr, "min_pos_iou": min_pos_iou}
-    matched = match(references, target.boxes[rows], low_quality=low_quality, **thresholds)
+    matched = match_by_iou(references, target.boxes[rows], low_quality=low_quality, **thresholds)
     matched = ignore_crowds(matched, rows, references, target, ignore_iof_thr=ignore_iof_thr)
     if target.spared is not None:
-        near = match(references, target.spared, pos_iou_thr=spare, neg_iou_thr=spare) >= 0
+        near = match_by_iou(references, target.spared, pos_iou_thr=spare, neg_iou_thr=spare) >= 0
         matched[(matched == BACKGROUND) & near] = IGNORED
     return matched
 
@@ -147,7 +147,7 @@ def draw_samples(
     """Sample positives and background of each image at random (Ren et al. 2015, section 3.1.3).
 
     Args:
-        matched: B x (A,), outputs of :func:`assign`.
+        matched: B x (A,), outputs of :func:`assign_targets`.
         count: number of samples per image; fewer if there are not enough.
         pos_fraction: largest fraction of positives.
         generators: one CPU generator per image; with None, all positives and all background are taken.

@@ -33,8 +33,7 @@ from tldet.models.query_losses import (
     NONE,
     ClassLoss,
     MatchCosts,
-    Objects,
-    box_losses,
+    PaddedTargets,
     class_loss,
     distillation_terms,
     fine_grained_loss,
@@ -43,6 +42,7 @@ from tldet.models.query_losses import (
     objects_of,
     pair_iou,
     pairs_of,
+    query_box_losses,
 )
 from tldet.models.query_proposals import Proposals
 from tldet.registry import HEADS
@@ -241,7 +241,7 @@ class DFineHead(Head):
         return found
 
     def _denoising_losses(
-        self, raw: DFineRaw, noisy: Denoising, objects: Objects, count: float | Tensor, targets: Sequence[Target]
+        self, raw: DFineRaw, noisy: Denoising, objects: PaddedTargets, count: float | Tensor, targets: Sequence[Target]
     ) -> dict[str, dict[str, Tensor]]:
         """The same losses of the denoising queries, averaged over the groups; each query knows its object."""
         layers = [one.part(None, noisy.labels.shape[1]) for one in raw.layers]
@@ -269,7 +269,7 @@ class DFineHead(Head):
         counted = background_of(boxes.detach(), size, targets, s.ignore_iof_thr)
         iou = pair_iou(boxes.detach(), scored)
         classes = class_loss(one.logits, scored, iou, counted, kind=s.class_loss, alpha=s.alpha, gamma=s.gamma)
-        l1, giou = box_losses(boxes, pairs)
+        l1, giou = query_box_losses(boxes, pairs)
         losses = {
             "loss_cls": s.class_weight * scope.queries(classes.sum(-1)).sum() / scope.objects,
             "loss_bbox": s.l1_weight * scope.of(l1, pairs.image).sum() / scope.pairs,
@@ -301,7 +301,7 @@ class DFineHead(Head):
 class _Scope(NamedTuple):
     """Which queries the losses of a prediction are computed on, and what they are divided by."""
 
-    truth: Objects
+    truth: PaddedTargets
     scored: Tensor  # (B, Q) object of each query in the classification loss, or NONE
     boxes: Tensor  # (B, Q) the same in the other losses
     counted: Tensor | None  # (B, Q) bool, false for padding

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tldet.config import require_ranges
-from tldet.models.assigners.matching import LowQuality, assign, gather_positives
+from tldet.models.assigners.matching import LowQuality, assign_targets, gather_positives
 from tldet.models.boxes import AnchorGenerator, Sizes, decode_boxes, encode_boxes, flatten_levels
 from tldet.models.heads.base import Head
 from tldet.models.losses import POSITIVES, LossNormalizers, focal_loss, giou_loss
@@ -38,10 +38,10 @@ class RetinaSettings(SelectSettings):
         ratios: height / width of the anchors.
         rounding: see :class:`~tldet.models.boxes.AnchorGenerator`; mmdet does not round.
         step: see :class:`~tldet.models.boxes.AnchorGenerator`.
-        pos_iou_thr: see :func:`~tldet.models.assigners.matching.match`.
-        neg_iou_thr: see :func:`~tldet.models.assigners.matching.match`.
-        low_quality: see :func:`~tldet.models.assigners.matching.match`.
-        min_pos_iou: see :func:`~tldet.models.assigners.matching.match`.
+        pos_iou_thr: see :func:`~tldet.models.assigners.matching.match_by_iou`.
+        neg_iou_thr: see :func:`~tldet.models.assigners.matching.match_by_iou`.
+        low_quality: see :func:`~tldet.models.assigners.matching.match_by_iou`.
+        min_pos_iou: see :func:`~tldet.models.assigners.matching.match_by_iou`.
         alpha: weight of positives in the focal loss.
         gamma: exponent of the focal loss that reduces the loss of easy anchors.
         box_loss: "smooth_l1" on the deltas, or "giou" on the decoded boxes (torchvision's second version).
@@ -152,7 +152,7 @@ class RetinaNetHead(Head):
     def _assign(self, anchors: Tensor, target: Target) -> Tensor:
         s = self.settings
         thresholds = {"pos_iou_thr": s.pos_iou_thr, "neg_iou_thr": s.neg_iou_thr, "min_pos_iou": s.min_pos_iou}
-        return assign(anchors, target, low_quality=s.low_quality, ignore_iof_thr=s.ignore_iof_thr, **thresholds)
+        return assign_targets(anchors, target, low_quality=s.low_quality, ignore_iof_thr=s.ignore_iof_thr, **thresholds)
 
     def _box_loss(self, deltas: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
         """Compute the box loss (P,) of each positive."""

@@ -49,7 +49,7 @@ class RoISettings:
         cosine_scale: scale of the cosine classifier; the initial value if ``cosine`` is "learned".
         weights: factors of the box deltas, see :func:`~tldet.models.boxes.encode_boxes`.
         pos_iou_thr: IoU at or above which a proposal is assigned to its best box; all others are background.
-        low_quality: see :func:`~tldet.models.assigners.matching.match`.
+        low_quality: see :func:`~tldet.models.assigners.matching.match_by_iou`.
         num_samples: number of proposals sampled per image for the loss.
         pos_fraction: largest fraction of positives among the sampled proposals.
         beta: threshold of the smooth L1 loss between its quadratic and its linear part; 0 for L1.

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tldet.models.assigners.matching import assign, draw_samples, generator_for
+from tldet.models.assigners.matching import assign_targets, draw_samples, generator_for
 from tldet.models.boxes import encode_boxes
 from tldet.models.losses import class_loss_sum
 from tldet.models.modes import evaluating
@@ -134,7 +134,7 @@ def stage_loss(
     """
     regions = sample_regions(proposals, targets, box.settings, box.num_classes, seed, stage)
     logits, deltas = box(features, regions_of([one.rois for one in regions]))
-    return StageLoss(box_losses(logits, deltas, regions, box), regions, deltas)
+    return StageLoss(region_losses(logits, deltas, regions, box), regions, deltas)
 
 
 @torch.no_grad()
@@ -214,10 +214,10 @@ def sample_regions(
 def _assign(boxes: Tensor, target: Target, s: RoISettings) -> Tensor:
     thresholds = dict.fromkeys(("pos_iou_thr", "neg_iou_thr", "min_pos_iou"), s.pos_iou_thr)
     thresholds |= {"ignore_iof_thr": s.ignore_iof_thr, "spare": s.spare}
-    return assign(boxes, target, low_quality=s.low_quality, **thresholds)
+    return assign_targets(boxes, target, low_quality=s.low_quality, **thresholds)
 
 
-def box_losses(
+def region_losses(
     logits: Tensor, deltas: Tensor, regions: Sequence[SampledRegions], branch: BoxBranch
 ) -> dict[str, Tensor]:
     """Compute cross entropy of all regions and smooth L1 loss of the positive ones, divided by the number of regions.

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tldet.config import require_ranges
-from tldet.models.assigners.matching import IGNORED, LowQuality, assign, draw_samples, generator_for
+from tldet.models.assigners.matching import IGNORED, LowQuality, assign_targets, draw_samples, generator_for
 from tldet.models.boxes import (
     AnchorGenerator,
     Sizes,
@@ -48,10 +48,10 @@ class RPNSettings:
         offset: see :class:`~tldet.models.boxes.AnchorGenerator`; use the same in ``roi``.
         channels: channels of the 3x3 convolutions; None for those of the pyramid.
         convs: number of 3x3 convolutions.
-        pos_iou_thr: see :func:`~tldet.models.assigners.matching.match`.
-        neg_iou_thr: see :func:`~tldet.models.assigners.matching.match`.
-        low_quality: see :func:`~tldet.models.assigners.matching.match`.
-        min_pos_iou: see :func:`~tldet.models.assigners.matching.match`.
+        pos_iou_thr: see :func:`~tldet.models.assigners.matching.match_by_iou`.
+        neg_iou_thr: see :func:`~tldet.models.assigners.matching.match_by_iou`.
+        low_quality: see :func:`~tldet.models.assigners.matching.match_by_iou`.
+        min_pos_iou: see :func:`~tldet.models.assigners.matching.match_by_iou`.
         allowed_border: anchors that extend this many pixels or more beyond the image are ignored in training (as in
             mmdet; Ren et al. 2015, section 3.3, ignore all that cross the border); None ignores no anchor.
         num_samples: number of anchors sampled per image for the loss.
@@ -173,11 +173,11 @@ class RPN(nn.Module):
         thresholds = {"pos_iou_thr": s.pos_iou_thr, "neg_iou_thr": s.neg_iou_thr, "min_pos_iou": s.min_pos_iou}
         thresholds |= {"ignore_iof_thr": s.ignore_iof_thr, "spare": s.spare}
         if s.allowed_border is None:
-            return assign(anchors, target, low_quality=s.low_quality, **thresholds)
+            return assign_targets(anchors, target, low_quality=s.low_quality, **thresholds)
         far = constant([size[1], size[0]], anchors) + s.allowed_border
         inside = ((anchors[:, :2] >= -s.allowed_border) & (anchors[:, 2:] < far)).all(1).nonzero().flatten()
         matched = torch.full((len(anchors),), IGNORED, dtype=torch.int64, device=anchors.device)
-        matched[inside] = assign(anchors[inside], target, low_quality=s.low_quality, **thresholds)
+        matched[inside] = assign_targets(anchors[inside], target, low_quality=s.low_quality, **thresholds)
         return matched
 
     @torch.no_grad()

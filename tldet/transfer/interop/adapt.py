@@ -13,14 +13,14 @@ from tldet.config import build_settings
 from tldet.errors import CheckpointError
 from tldet.models.detector import Preprocess
 from tldet.transfer.interop.known import KeyLayout
-from tldet.transfer.interop.mmdet_config import Policy, anchor_sizes
+from tldet.transfer.interop.mmdet_config import MmdetSettings, anchor_sizes
 
 SINGLE_CODERS = {"RetinaNetHead", "ATSSHead"}  # one-stage heads whose boxes are deltas
 P6 = {True: "p6p7_p5", False: "p6p7_c5"}  # True: the first extra level is computed from the pyramid
 
 
 def adapted(
-    section: Mapping[str, Any], layout: KeyLayout, translated: Mapping[str, Tensor], policy: Policy
+    section: Mapping[str, Any], layout: KeyLayout, translated: Mapping[str, Tensor], settings: MmdetSettings
 ) -> dict[str, Any]:
     """Return the section with classes, backbone, towers, extra levels, normalization and anchors of the checkpoint.
 
@@ -28,7 +28,7 @@ def adapted(
         section: ``model`` section of a shipped config.
         layout: layout recognized from the keys and shapes of the checkpoint.
         translated: tensors of the checkpoint with tldet's names.
-        policy: settings from the config of the checkpoint.
+        settings: settings from the config of the checkpoint.
 
     Raises:
         CheckpointError: the model does not support the anchors of the checkpoint.
@@ -44,11 +44,11 @@ def adapted(
     p6 = translated.get("neck.p6.weight")
     if p6 is not None and neck.get("extra") in P6.values():
         neck["extra"] = P6[p6.shape[1:2] == p6.shape[:1]]
-    set_input(model, policy.preprocess, policy.strided_conv)
-    if policy.deltas and ("roi" in head or head["type"] in SINGLE_CODERS):
-        head["roi" if "roi" in head else "settings"]["weights"] = policy.deltas
-    if policy.anchors:
-        _set_anchors(head, policy.anchors)
+    set_input(model, settings.preprocess, settings.strided_conv)
+    if settings.deltas and ("roi" in head or head["type"] in SINGLE_CODERS):
+        head["roi" if "roi" in head else "settings"]["weights"] = settings.deltas
+    if settings.anchors:
+        _set_anchors(head, settings.anchors)
     return model
 
 

@@ -16,7 +16,7 @@ from tldet.transfer.interop.dialects.dfine import OUTPUTS, from_dfine
 from tldet.transfer.interop.dialects.mmdet import from_mmdet
 from tldet.transfer.interop.dialects.torchvision import EPS, from_torchvision
 from tldet.transfer.interop.known import KeyLayout, Known, recognize
-from tldet.transfer.interop.mmdet_config import Policy, find_config, policy_of
+from tldet.transfer.interop.mmdet_config import MmdetSettings, find_config, mmdet_settings
 from tldet.transfer.interop.wrapped import detector_prefix, state_in
 from tldet.transfer.safe_unpickle.archives import WRONG, Archive, SafeArchive, read_archive
 from tldet.transfer.weights import COUNTERS, LoadReport
@@ -89,20 +89,20 @@ def _bare(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix(prefix): item for name, item in state.items() if name.startswith((prefix, *OUTPUTS))}
 
 
-def policy_in(content: Mapping[Any, Any], known: Known, layout: KeyLayout, path: Path) -> Policy:
+def settings_in(content: Mapping[Any, Any], known: Known, layout: KeyLayout, path: Path) -> MmdetSettings:
     """Read the settings of images and anchors from the config in a file; files of torchvision contain none.
 
     Raises:
         CheckpointError: the config has invalid values.
     """
     if known.dialect != "mmdet":
-        return Policy()
+        return MmdetSettings()
     try:
-        policy = policy_of(find_config(content))
+        settings = mmdet_settings(find_config(content))
     except WRONG as error:  # a RecursionError is a RuntimeError
         reason = " ".join(str(error).split())[:100]
         raise CheckpointError(f"{path}: the config inside it cannot be read ({reason})") from None
-    return policy if layout.bottlenecks else replace(policy, strided_conv=None)
+    return settings if layout.bottlenecks else replace(settings, strided_conv=None)
 
 
 def translate(known: Known, state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ LONGEST = 2_000_000  # characters; configs of mmdet have some ten thousand
 
 
 @dataclass
-class Policy:
+class MmdetSettings:
     """Settings of a config; None if it does not contain them.
 
     Attributes:
@@ -62,27 +62,27 @@ def _literals(text: str) -> dict[str, Any]:
     return values
 
 
-def policy_of(config: Mapping[str, Any] | None) -> Policy:
+def mmdet_settings(config: Mapping[str, Any] | None) -> MmdetSettings:
     """Read the settings of a config of mmdet 2.x or 3.x."""
-    policy = Policy()
+    settings = MmdetSettings()
     if config is None:
-        policy.notes.append("the file contains no config: using the published normalization, input size and anchors")
-        return policy
+        settings.notes.append("the file contains no config: using the published normalization, input size and anchors")
+        return settings
     model = _section(config, "model")
     steps = list(_steps(_pipeline(config)))
-    policy.preprocess = _preprocess(model, config, steps)
-    policy.input = _input(steps)
-    for name, found in (("normalization", policy.preprocess), ("input size", policy.input)):
+    settings.preprocess = _preprocess(model, config, steps)
+    settings.input = _input(steps)
+    for name, found in (("normalization", settings.preprocess), ("input size", settings.input)):
         if found is None:
-            policy.notes.append(f"no usable {name} in the config of the file: using the published one")
+            settings.notes.append(f"no usable {name} in the config of the file: using the published one")
     style = _section(model, "backbone").get("style")
-    policy.strided_conv = {"caffe": "1x1", "pytorch": "3x3"}.get(str(style))
+    settings.strided_conv = {"caffe": "1x1", "pytorch": "3x3"}.get(str(style))
     heads = (_section(model, "rpn_head"), _section(model, "bbox_head"))
-    policy.anchors = next(filter(None, (_section(head, "anchor_generator") for head in heads)), None)
+    settings.anchors = next(filter(None, (_section(head, "anchor_generator") for head in heads)), None)
     coders = (_section(model, *path, "bbox_head", "bbox_coder") for path in (("roi_head",), ()))
     stds = next(filter(None, (_numbers(coder.get("target_stds"), 4) for coder in coders)), None)
-    policy.deltas = [round(1 / std, 6) for std in stds] if stds and min(stds) > 0 else None
-    return policy
+    settings.deltas = [round(1 / std, 6) for std in stds] if stds and min(stds) > 0 else None
+    return settings
 
 
 def _section(node: Mapping[str, Any], *path: str) -> Mapping[str, Any]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from tldet.structures.image import ImageArray
 
@@ -21,6 +22,14 @@ def jpeg_url(image: ImageArray, quality: int) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(content.tobytes()).decode()}"
 
 
-def svg_path(polygons: Iterable[Iterable[Sequence[int]]]) -> str:
-    """Return closed polygons of (x, y) points as the path of an SVG element."""
-    return "".join("M" + "L".join(f"{x} {y}" for x, y in one) + "Z" for one in polygons)
+def mask_outline(mask: NDArray[np.uint8], tolerance: float = 0.0) -> str:
+    """Return the outlines of a mask and its holes as the path of an SVG element; empty for a mask without pixels.
+
+    Args:
+        mask: (H, W), 0 or 1.
+        tolerance: pixels by which the outline may differ from the mask; 0 for none.
+    """
+    outlines, _ = cv2.findContours(np.ascontiguousarray(mask), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    if tolerance:
+        outlines = [cv2.approxPolyDP(one, tolerance, True) for one in outlines]
+    return "".join("M" + "L".join(f"{x} {y}" for x, y in one[:, 0].tolist()) + "Z" for one in outlines)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,7 +23,7 @@ from tldet.structures.target import Target
 from tldet.system.output import check_output, write_text
 from tldet.text import counted
 from tldet.visualize.page.document import Section, asset, document
-from tldet.visualize.page.images import jpeg_url, svg_path
+from tldet.visualize.page.images import jpeg_url, mask_outline
 from tldet.visualize.page.tables import Table
 from tldet.visualize.page.views import Row, View, ViewedImage, views_gallery
 from tldet.workflows.browse.request import BrowseRequest
@@ -176,12 +175,5 @@ def _predicted(detector: Any, image: ImageArray, classes: Sequence[str]) -> list
 
 def _row(box: NDArray[Any], label: int, score: float, ignored: bool, mask: NDArray[np.uint8] | None) -> Row:
     x0, y0, x1, y1 = (round(float(value), 1) for value in box)
-    return x0, y0, round(x1 - x0, 1), round(y1 - y0, 1), label, round(score, 3), ignored, outline(mask)
-
-
-def outline(mask: NDArray[np.uint8] | None) -> str:
-    """Return the outline of a mask (H, W) as an SVG path; empty without a mask or pixels."""
-    if mask is None or not mask.any():
-        return ""
-    parts, _ = cv2.findContours(np.ascontiguousarray(mask), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return svg_path(part.reshape(-1, 2).tolist() for part in parts)
+    outline = "" if mask is None else mask_outline(mask)
+    return x0, y0, round(x1 - x0, 1), round(y1 - y0, 1), label, round(score, 3), ignored, outline

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from tldet.data.checks.findings import SEVERITIES, Finding, Severity, reaches
 from tldet.system.output import check_output, refuse_same, write_json
 from tldet.workflows.check.fix import Repaired, refuse_sources, repair, write_repaired
-from tldet.workflows.check.page import write_page
+from tldet.workflows.check.page import write_check_page
 from tldet.workflows.check.problems import find_problems
 from tldet.workflows.check.request import CheckRequest
-from tldet.workflows.check.sources import Source, open_source, summary
+from tldet.workflows.check.sources import CheckSource, open_check_source, summary
 from tldet.workflows.check.tables import show_findings
 from tldet.workflows.requests import takes
 
@@ -79,7 +79,7 @@ def check(request: CheckRequest) -> CheckReport:
     for path in outputs:
         check_output(path, [request.data])
     with _progress(request.console) as progress:
-        source = open_source(request)
+        source = open_check_source(request)
         for path in outputs:
             check_output(path, source.files)
         refuse_sources(request, source)
@@ -107,11 +107,11 @@ def _progress(console: Console | None) -> Progress:
     return Progress(console=console, disable=console is None, transient=True)
 
 
-def _write(request: CheckRequest, source: Source, report: CheckReport) -> None:
+def _write(request: CheckRequest, source: CheckSource, report: CheckReport) -> None:
     if request.json is not None:
         write_json(request.json, report.as_dict(), indent=2)
     if request.html is not None:
-        write_page(Path(request.html), report.as_dict(), report.findings, source.splits)
+        write_check_page(Path(request.html), report.as_dict(), report.findings, source.splits)
     if report.repaired is not None:
         write_repaired(report.repaired)
 

@@ -17,7 +17,7 @@ from tldet.system.output import check_output, write_json
 from tldet.text import counted
 from tldet.workflows.check.problems import quick_problems
 from tldet.workflows.check.request import CheckRequest
-from tldet.workflows.check.sources import Source, open_json
+from tldet.workflows.check.sources import CheckSource, open_json
 
 _PASSES = 5  # a repair may reveal another problem: a box that was negative may be annotated twice
 _SECTIONS = ("images", "annotations", "categories")
@@ -73,7 +73,7 @@ class Repaired:
         return [f"saved {files}: {counted(len(self.changes), 'change')}, {counted(left, 'finding')} left to decide"]
 
 
-def refuse_sources(request: CheckRequest, source: Source) -> None:
+def refuse_sources(request: CheckRequest, source: CheckSource) -> None:
     """Refuse an output that would replace a source file.
 
     Raises:
@@ -88,7 +88,7 @@ def refuse_sources(request: CheckRequest, source: Source) -> None:
         check_output(_changes_file(path), source.files)
 
 
-def _targets(out: Path, source: Source) -> dict[Path, Path]:
+def _targets(out: Path, source: CheckSource) -> dict[Path, Path]:
     """Return the new file of each source file."""
     if len(source.files) == 1 and not is_folder(out):
         return dict.fromkeys(source.files, out)
@@ -104,7 +104,7 @@ def _changes_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}_changes.json")
 
 
-def repair(request: CheckRequest, source: Source, findings: Sequence[Finding]) -> Repaired:
+def repair(request: CheckRequest, source: CheckSource, findings: Sequence[Finding]) -> Repaired:
     """Apply the determined repairs, check the result, and repeat until nothing changes."""
     targets = _targets(Path(str(request.fix)), source)
     contents: dict[Path, Any] = {}
@@ -141,7 +141,7 @@ def _is_whole(finding: Finding) -> bool:
     ) or (finding.code == "category-differs")
 
 
-def _check_again(request: CheckRequest, source: Source, path: Path, values: Any) -> list[Finding]:
+def _check_again(request: CheckRequest, source: CheckSource, path: Path, values: Any) -> list[Finding]:
     images = None if request.images is None else Path(request.images)
     data = Path(request.data)
     records, findings = open_json(path, source.files[path], data if is_folder(data) else path.parent, images, values)

@@ -46,7 +46,9 @@ td, th { text-align: left; padding: 2px 14px 2px 0; } td + td, th + th { text-al
 """
 
 
-def write_page(path: Path, report: Mapping[str, Any], findings: Sequence[Finding], splits: Sequence[Records]) -> None:
+def write_check_page(
+    path: Path, report: Mapping[str, Any], findings: Sequence[Finding], splits: Sequence[Records]
+) -> None:
     """Write the page.
 
     Args:

@@ -14,13 +14,13 @@ from tldet.data.checks.statistics import InputSettings
 from tldet.data.checks.table import check_annotations
 from tldet.workflows.check.anchors import input_settings
 from tldet.workflows.check.request import CheckRequest
-from tldet.workflows.check.sources import Source
+from tldet.workflows.check.sources import CheckSource
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 
-def find_problems(request: CheckRequest, source: Source, progress: Progress) -> Iterator[Finding]:
+def find_problems(request: CheckRequest, source: CheckSource, progress: Progress) -> Iterator[Finding]:
     """Yield all findings about a dataset."""
     yield from source.findings
     splits, settings = source.splits, input_settings(request)

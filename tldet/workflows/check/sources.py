@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Source:
+class CheckSource:
     """A dataset to check.
 
     Attributes:
@@ -43,7 +43,7 @@ class Source:
     findings: list[Finding]
 
 
-def open_source(request: CheckRequest) -> Source:
+def open_check_source(request: CheckRequest) -> CheckSource:
     """Read a dataset in any format.
 
     Raises:
@@ -57,7 +57,7 @@ def open_source(request: CheckRequest) -> Source:
     files = _json_files(data, request.format)
     if files is None:
         return _foreign(data, images, request)
-    source = Source("coco", files, [], [])
+    source = CheckSource("coco", files, [], [])
     for path, split in files.items():
         records, findings = open_json(path, split, data if is_folder(data) else path.parent, images)
         source.findings.extend(findings)
@@ -116,19 +116,19 @@ def open_json(
     return replace(records, folder=folder, disk_names=disk), findings
 
 
-def _foreign(data: Path, images: Path | None, request: CheckRequest) -> Source:
+def _foreign(data: Path, images: Path | None, request: CheckRequest) -> CheckSource:
     options = SourceOptions(request.format, request.voc_boxes or "auto")
     try:
         dataset = read_source(data, options, images)
     except DataError as error:
         finding = Finding("file-unreadable", CODES["file-unreadable"][0], str(data), str(error))
-        return Source(request.format or "unknown", {}, [], [finding])
+        return CheckSource(request.format or "unknown", {}, [], [finding])
     for line in dataset.details:
         log.info("%s: %s", formats()[dataset.format].title, line)
     splits, findings = read_other_format(dataset)
     if not splits:
         findings.append(Finding("no-images", CODES["no-images"][0], str(data), "no images"))
-    return Source(dataset.format, {}, splits, findings)
+    return CheckSource(dataset.format, {}, splits, findings)
 
 
 def summary(splits: Sequence[Records]) -> dict[str, dict[str, int]]:

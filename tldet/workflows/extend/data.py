@@ -20,7 +20,7 @@ from tldet.data.layouts import Split
 from tldet.data.merge.classes import MergedClasses, merge_classes
 from tldet.data.merge.files import reference
 from tldet.data.merge.join import Joined, alike, join
-from tldet.data.merge.source import MergeSource, open_source
+from tldet.data.merge.source import MergeSource, open_merge_source
 from tldet.data.merge.writing import write_joined
 from tldet.data.relabeled import Sources
 from tldet.data.tracking import Track
@@ -56,7 +56,7 @@ class ExtendInput:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class ExtendData:
     """Written datasets, the old and new classes in label order, and the user datasets of the images."""
 
     old: tuple[str, ...]
@@ -75,7 +75,7 @@ def prepare_data(
     track: Track = iter,
     *,
     missing: bool = False,
-) -> Prepared:
+) -> ExtendData:
     """Write ``train.json`` and ``val.json`` to a folder.
 
     A class without objects in a JSON counts as not annotated in it, unless an image lists it in
@@ -96,7 +96,7 @@ def prepare_data(
     """
     # Images of user datasets are not files; image files are checked before training.
     missing = missing or bool(given.sources)
-    opened = partial(open_source, missing=missing)
+    opened = partial(open_merge_source, missing=missing)
     train = [opened(one) for one in (given.new, given.replay) if one is not None]
     val = [opened(one) for one in (given.val, given.old_val) if one is not None]
     renamed = _renamed([train[0], val[0]], list(old), match)
@@ -116,7 +116,7 @@ def prepare_data(
         log.info("%s: category %d %r becomes %d %r", one.path, one.old_id, one.old_name, one.new_id, one.new_name)
     same = alike(sources, track, missing=missing)
     images = _write(sources, same, len(train), classes, make_folder(out))
-    return Prepared(tuple(old), tuple(new), Split(out / TRAIN, out), Split(out / VAL, out), images, given.sources)
+    return ExtendData(tuple(old), tuple(new), Split(out / TRAIN, out), Split(out / VAL, out), images, given.sources)
 
 
 def _own_validation(

@@ -17,7 +17,7 @@ from tldet.transfer.class_match import MatchSettings, few, read_class_aliases
 from tldet.transfer.restore import restore
 from tldet.workflows.command_requests import TestRequest
 from tldet.workflows.evaluation_data import EvaluationData
-from tldet.workflows.extend.data import TRAIN, VAL, Prepared, prepare_data
+from tldet.workflows.extend.data import TRAIN, VAL, ExtendData, prepare_data
 from tldet.workflows.extend.inputs import DATA, WRITTEN, find_input
 from tldet.workflows.extend.report import NO_GROUND_TRUTH, REPORT, ClassMetrics, ExtendReport, read_report
 from tldet.workflows.extend.request import ExtendRequest
@@ -76,7 +76,7 @@ def extend(request: ExtendRequest) -> ExtendReport:
 
 
 def _config(
-    request: ExtendRequest, path: Path, state: Mapping[str, Any], before: Mapping[str, Any], data: Prepared
+    request: ExtendRequest, path: Path, state: Mapping[str, Any], before: Mapping[str, Any], data: ExtendData
 ) -> Config:
     """Return the checked config of a new run."""
     given = given_batch(parse_options(request.overrides()))
@@ -100,7 +100,7 @@ def _old(state: Mapping[str, Any]) -> dict[str, int]:
     return dict(zip(meta["class_names"], meta["category_ids"], strict=True))
 
 
-def _prepared(request: ExtendRequest, path: Path, config: Mapping[str, Any], state: Mapping[str, Any]) -> Prepared:
+def _prepared(request: ExtendRequest, path: Path, config: Mapping[str, Any], state: Mapping[str, Any]) -> ExtendData:
     """Write the data of the run to its folder."""
     from rich.progress import Progress
 
@@ -114,7 +114,7 @@ def _prepared(request: ExtendRequest, path: Path, config: Mapping[str, Any], sta
         return prepare_data(given, _old(state), match, folder, track, missing=skip)
 
 
-def _before(path: Path, data: Prepared, on_bad_image: str | None, device: str) -> ClassMetrics:
+def _before(path: Path, data: ExtendData, on_bad_image: str | None, device: str) -> ClassMetrics:
     """Return the metrics of the original detector on its own classes."""
     log.info("evaluating the original detector")
     given = EvaluationData(data.val.annotations, data.val.images, on_bad_image=on_bad_image, sources=data.sources)

@@ -13,7 +13,7 @@ from tldet.errors import CheckpointError
 from tldet.models.distillation import DistillSettings
 from tldet.registry import HEADS
 from tldet.system.inputs import file_hash, real_path
-from tldet.workflows.extend.data import Prepared
+from tldet.workflows.extend.data import ExtendData
 from tldet.workflows.training.finetune import section_of
 from tldet.workflows.training.recipes import default_transforms
 from tldet.workflows.training.run_config import derive_config
@@ -37,7 +37,7 @@ def trained_config(path: Path, state: Mapping[str, Any]) -> dict[str, Any]:
 def extended_config(
     path: Path,
     state: Mapping[str, Any],
-    data: Prepared,
+    data: ExtendData,
     length: Length,
     seed: int,
     batch: int,
@@ -72,7 +72,7 @@ def extended_config(
     return config
 
 
-def _data(config: Mapping[str, Any], size: Mapping[str, int], data: Prepared) -> dict[str, Any]:
+def _data(config: Mapping[str, Any], size: Mapping[str, int], data: ExtendData) -> dict[str, Any]:
     """Return the ``data`` section, with the input size and augmentation of the original detector."""
     before = config.get("data") or {}
     usual, test = default_transforms(size["short"], size["long"])

@@ -19,7 +19,7 @@ from tldet.data.shots import check_novel, draw_shots, write_shots
 from tldet.errors import ConfigError, DataError
 from tldet.system.inputs import file_hash
 from tldet.workflows.fewshot.request import FewShotRequest
-from tldet.workflows.fewshot.splits import ANNOTATIONS_FOLDER, find_splits
+from tldet.workflows.fewshot.splits import ANNOTATIONS_FOLDER, find_fewshot_splits
 from tldet.workflows.study.job import RUNS, Factor, Job, job_folder, save_settings
 from tldet.workflows.study.plan import check_seeds
 from tldet.workflows.study.variants import CONTROLLED, conflicting_key, refuse_controlled
@@ -113,7 +113,7 @@ def prepare_experiment(request: FewShotRequest) -> Setup:
     check_seeds(request.seeds)
     _refuse_options(request)
     save_settings(request.folder, _settings(request))
-    layout, model, sources = find_splits(request)
+    layout, model, sources = find_fewshot_splits(request)
     assert layout.val is not None  # a single JSON is split
     index = AnnotationIndex.load(layout.train.annotations)
     setup = Setup(request, layout.train, layout.val, layout.test or layout.val, index.class_names, model, sources)

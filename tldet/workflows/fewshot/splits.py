@@ -24,7 +24,7 @@ ANNOTATIONS_FOLDER = "data"  # folder of generated annotations in the output dir
 _NOTE = "# Written by `tldet fewshot`: the recipe with the annotations of its user dataset as COCO JSON.\n"
 
 
-def find_splits(request: FewShotRequest) -> tuple[Layout, str | None, Sources]:
+def find_fewshot_splits(request: FewShotRequest) -> tuple[Layout, str | None, Sources]:
     """Find the splits of an experiment.
 
     The annotations of a user dataset are written as COCO JSON, from which base classes and K shots are taken; its

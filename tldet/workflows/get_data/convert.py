@@ -18,7 +18,7 @@ from tldet.errors import DataError
 from tldet.system.inputs import exists, is_folder, read_file
 from tldet.system.output import make_folder, naming, write_bytes
 from tldet.text import counted
-from tldet.workflows.get_data.sources import Source
+from tldet.workflows.get_data.sources import DatasetSource
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class _Object(msgspec.Struct):
     image_id: int
 
 
-def arrange(source: Source, files: Path, out: Path) -> Arranged:
+def arrange(source: DatasetSource, files: Path, out: Path) -> Arranged:
     """Convert unpacked files to COCO JSON and move the images to the output directory.
 
     COCO JSON with image folders stays as it is, in ``annotations`` and the folders of the images.
@@ -81,7 +81,7 @@ def _json(out: Path, split: str | None) -> Path:
     return out / "annotations" / f"instances{f'_{split}' if split else ''}.json"
 
 
-def _read(source: Source, files: Path, split: str | None) -> Dataset:
+def _read(source: DatasetSource, files: Path, split: str | None) -> Dataset:
     """Read the annotations of a split, with the classes renamed, and check them."""
     images = source.images.get(split)
     options = SourceOptions(source.format, source.voc_boxes)
@@ -101,7 +101,7 @@ def _move(before: Path, after: Path) -> None:
         before.replace(after)
 
 
-def _coco(source: Source, files: Path, out: Path) -> Arranged:
+def _coco(source: DatasetSource, files: Path, out: Path) -> Arranged:
     """Move COCO JSON and image folders as they are, after a check that the images are there."""
     notes: list[str] = []
     written: dict[str | None, Path] = {}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from tldet.data.index import AnnotationIndex
 from tldet.errors import DataError, DownloadError, OutputError
 from tldet.system.cache import cache_root, read_entry, write_entry
-from tldet.system.downloads import Policy, Progress, download
+from tldet.system.downloads import DownloadLimits, Progress, download
 from tldet.system.inputs import is_file, is_folder
 from tldet.system.locks import is_unused, locked
 from tldet.system.output import make_folder, naming, write_json
@@ -22,7 +22,7 @@ from tldet.system.unpacking import is_archive, unpack
 from tldet.text import counted
 from tldet.workflows.get_data.convert import Arranged, arrange
 from tldet.workflows.get_data.request import DataGetRequest
-from tldet.workflows.get_data.sources import Source, SourceFile, load_source
+from tldet.workflows.get_data.sources import DatasetSource, SourceFile, load_source
 from tldet.workflows.requests import takes
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _fetch(file: SourceFile, number: int, work: Path, console: Console | None) -
     path = archive_path(file, number, work)
     try:
         with _progress(console, file.name) as progress:
-            found = download(file.url, path, file.digest, policy=Policy(), progress=progress)
+            found = download(file.url, path, file.digest, limits=DownloadLimits(), progress=progress)
     except DownloadError as error:
         raise DownloadError(f"{file.url}: {error}") from None
     if not file.digest and earlier and earlier != found:
@@ -150,7 +150,7 @@ def _progress(console: Console | None, name: str) -> Iterator[Progress]:
         yield lambda received, total: shown.update(task, completed=received, total=total)
 
 
-def _unpacked(source: Source, work: Path) -> Path:
+def _unpacked(source: DatasetSource, work: Path) -> Path:
     """Unpack all files into a new folder and return it."""
     folder = work / "files"
     with naming(folder):
@@ -188,7 +188,7 @@ def _merge(part: Path, target: Path, name: str) -> None:
     part.rmdir()
 
 
-def _report(source: Source, files: tuple[dict[str, str], ...], found: Arranged) -> GetReport:
+def _report(source: DatasetSource, files: tuple[dict[str, str], ...], found: Arranged) -> GetReport:
     """Read the written annotations with the rules of training, and describe the dataset."""
     indices = {split or "": AnnotationIndex.load(path) for split, path in found.annotations.items()}
     return GetReport(
@@ -204,7 +204,7 @@ def _report(source: Source, files: tuple[dict[str, str], ...], found: Arranged) 
     )
 
 
-def _show_source(source: Source, console: Console | None) -> None:
+def _show_source(source: DatasetSource, console: Console | None) -> None:
     if console is not None:
         console.print(source.title, markup=False, highlight=False)
         console.print(f"license: {source.license}", markup=False, highlight=False)

@@ -44,7 +44,7 @@ class SourceFile:
 
 
 @dataclass(frozen=True)
-class Source:
+class DatasetSource:
     """A dataset to download.
 
     Attributes:
@@ -79,7 +79,7 @@ def catalog() -> list[str]:
     return sorted(path.stem for path in _CATALOG.glob("*.yaml"))
 
 
-def load_source(name: str) -> Source:
+def load_source(name: str) -> DatasetSource:
     """Load a source of the catalog, or a YAML file.
 
     Raises:
@@ -92,7 +92,7 @@ def load_source(name: str) -> Source:
     return _source(Path(name).stem, Path(name))
 
 
-def _source(name: str, path: Path) -> Source:
+def _source(name: str, path: Path) -> DatasetSource:
     values = _values(path)
     keys = ("title", "homepage", "license", "files", "annotations", "images", "format", "voc_boxes", "rename")
     _refuse_unknown(values, (*keys, "only_present"), str(path))
@@ -106,7 +106,7 @@ def _source(name: str, path: Path) -> Source:
         raise ConfigError(f"{path}: format {kind!r} is unknown; known: {', '.join(formats())}")
     if boxes not in ("auto", "continuous", "inclusive"):
         raise ConfigError(f"{path}: voc_boxes must be continuous or inclusive, not {boxes!r}")
-    return Source(
+    return DatasetSource(
         name,
         _text(values, "title", path) or name,
         _text(values, "homepage", path),

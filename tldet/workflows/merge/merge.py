@@ -18,7 +18,7 @@ from tldet.data.merge.classes import MergedClasses, merge_classes, read_merge_al
 from tldet.data.merge.files import copy_image, copy_names, reference
 from tldet.data.merge.inputs import MergeInput, find_inputs
 from tldet.data.merge.join import Joined, alike, join
-from tldet.data.merge.source import MergeSource, open_source
+from tldet.data.merge.source import MergeSource, open_merge_source
 from tldet.data.merge.writing import write_joined
 from tldet.data.split_names import SPLIT_NAMES
 from tldet.errors import DataError
@@ -86,7 +86,7 @@ def _refuse_earlier(folder: Path) -> None:
 def _merged(
     given: Sequence[MergeInput], out: Path, aliases: Path | None, copy: bool, progress: Progress
 ) -> MergeReport:
-    sources = [open_source(one.split) for one in progress.track(given, description="reading")]
+    sources = [open_merge_source(one.split) for one in progress.track(given, description="reading")]
     lists = [source.categories for source in sources]
     names = {record["name"]: None for records in lists for record in records}
     renamed = read_merge_aliases(aliases, list(names)) if aliases else {}

@@ -10,7 +10,7 @@ from tldet.data.images import Reduced, read_image
 from tldet.errors import DataError
 from tldet.inference.predictor import Predictor
 from tldet.inference.sources import InputSource
-from tldet.inference.stream import Prepared, Result
+from tldet.inference.stream import PreparedImage, Result
 from tldet.inference.threads import BackgroundWorker, mapped
 from tldet.structures.detections import Detections
 from tldet.structures.image import ImageArray, Size
@@ -36,7 +36,7 @@ class _Read:
     """
 
     source: InputSource
-    item: Prepared | DataError
+    item: PreparedImage | DataError
     image: Reduced | None = None
     size: Size = (0, 0)
     frames: int = 1
@@ -78,7 +78,7 @@ class ImageRun:
                 if stopped():
                     break
 
-    def _items(self, sources: Sequence[InputSource]) -> Iterator[Prepared | DataError]:
+    def _items(self, sources: Sequence[InputSource]) -> Iterator[PreparedImage | DataError]:
         """Yield the images for the detector, which are read ahead."""
         readers = max(1, min(MOST_READERS, (os.cpu_count() or 1) // 2))
         for number, read in enumerate(mapped(self._read, sources, readers, readers + AHEAD)):

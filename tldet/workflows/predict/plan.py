@@ -31,7 +31,7 @@ _OPTIONS = ("tiles", "overlap", "nms_per_class", "max_pixels")  # that change th
 
 
 @dataclass(frozen=True)
-class Plan:
+class PredictPlan:
     """Plan of a run.
 
     Attributes:
@@ -105,7 +105,7 @@ def _stated(name: str, value: object) -> str:
     return "other classes" if name == "categories" else f"{flag(name).removeprefix('--')} {value}"
 
 
-def planned(request: PredictRequest, sources: Sequence[InputSource]) -> Plan:
+def planned(request: PredictRequest, sources: Sequence[InputSource]) -> PredictPlan:
     """Plan a run: check its outputs, create their folders, read the annotations and the results to resume.
 
     Raises:
@@ -124,7 +124,7 @@ def planned(request: PredictRequest, sources: Sequence[InputSource]) -> Plan:
     paths.make_folders()
     if shard.count > 1:
         log.info("shard %s%s: %d of %s", shard, f" ({shard.origin})" if shard.origin else "", len(own), len(sources))
-    plan = Plan(request, paths, sources, own, shard, numbering)
+    plan = PredictPlan(request, paths, sources, own, shard, numbering)
     return _resumed(plan, paths.jsonl) if paths.jsonl else plan
 
 
@@ -141,7 +141,7 @@ def _refuse(request: PredictRequest, paths: OutputPaths, shard: Shard) -> None:
         )
 
 
-def _resumed(plan: Plan, path: Path) -> Plan:
+def _resumed(plan: PredictPlan, path: Path) -> PredictPlan:
     """Open the results file, and leave out the inputs that it contains."""
     existing = is_file(path)
     writer = JsonlWriter(path, resume=plan.request.resume)

@@ -22,7 +22,7 @@ from tldet.system.signals import Interrupts
 from tldet.text import counted
 from tldet.visualize.labels import without_font
 from tldet.workflows.predict.images import ImageRun
-from tldet.workflows.predict.plan import Plan, planned
+from tldet.workflows.predict.plan import PredictPlan, planned
 from tldet.workflows.predict.request import PredictRequest
 from tldet.workflows.predict.results import MemoryStore, ResultsWriter, Store
 from tldet.workflows.predict.summary import Summary
@@ -57,7 +57,7 @@ def predict(request: PredictRequest) -> Summary:
     return summary
 
 
-def _predicted(request: PredictRequest, plan: Plan, skipped: Mapping[str, int]) -> Summary:
+def _predicted(request: PredictRequest, plan: PredictPlan, skipped: Mapping[str, int]) -> Summary:
     predictor = _loaded(request, plan)
     if plan.numbering:
         plan.numbering.take_classes(predictor.class_names)
@@ -71,7 +71,7 @@ def _predicted(request: PredictRequest, plan: Plan, skipped: Mapping[str, int]) 
     return run.summary
 
 
-def _loaded(request: PredictRequest, plan: Plan) -> Predictor:
+def _loaded(request: PredictRequest, plan: PredictPlan) -> Predictor:
     """Load the detector; log its device and precision."""
     predictor = load(
         request.checkpoint,
@@ -107,7 +107,7 @@ def _report_fonts(class_names: Sequence[str]) -> None:
 class _Run:
     """State of one call of :func:`predict`."""
 
-    def __init__(self, predictor: Predictor, request: PredictRequest, plan: Plan) -> None:
+    def __init__(self, predictor: Predictor, request: PredictRequest, plan: PredictPlan) -> None:
         self.predictor, self.paths, self.score, self.console = predictor, plan.paths, request.score, request.console
         self.summary, self.stopped = Summary(resumed=plan.resumed), True
         self.batch = request.batch_size

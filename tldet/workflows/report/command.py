@@ -18,8 +18,8 @@ from tldet.workflows.report.report import Report
 from tldet.workflows.report.request import WORST, DataOptions, ReportRequest
 from tldet.workflows.report.run import run_sections
 from tldet.workflows.report.sections import METRIC_MEANINGS, accuracy_sections, subtitle
-from tldet.workflows.report.source import Source, of_checkpoint, of_results
-from tldet.workflows.report.write import write_files, write_page
+from tldet.workflows.report.source import DetectionSource, of_checkpoint, of_results
+from tldet.workflows.report.write import write_files, write_report_page
 from tldet.workflows.requests import takes
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def report(request: ReportRequest) -> Report:
         assert request.checkpoint is not None
         source = of_checkpoint(request.checkpoint, request)
     found = analyze(source.truth, source.results)
-    made = make_report(source, found)
+    made = make_detector_report(source, found)
     _save(request, source, found)
     write(made, request)
     if request.console:
@@ -60,7 +60,7 @@ def check_outputs(request: DataOptions, inputs: list[object], more: list[str | P
         check_output(path, inputs)
 
 
-def make_report(source: Source, found: Analysis) -> Report:
+def make_detector_report(source: DetectionSource, found: Analysis) -> Report:
     """Return the report on one detector."""
     sections = [*accuracy_sections(found), images_section(found, source.read, WORST), *run_sections(source)]
     if source.boxes is not None:
@@ -84,14 +84,14 @@ def write(made: Report, request: DataOptions) -> None:
     Raises:
         OutputError: a file cannot be written.
     """
-    write_page(made, request.out)
+    write_report_page(made, request.out)
     if request.json:
         write_json(request.json, made.to_dict())
     if request.tables:
         write_files(made, request.tables)
 
 
-def _save(request: ReportRequest, source: Source, found: Analysis) -> None:
+def _save(request: ReportRequest, source: DetectionSource, found: Analysis) -> None:
     """Write the checkpoints with thresholds and temperature."""
     if not request.save_thresholds and not request.save_temperature:
         return

@@ -26,7 +26,7 @@ from tldet.workflows.report.images import gallery_images, image_name
 from tldet.workflows.report.report import Report
 from tldet.workflows.report.request import CompareRequest
 from tldet.workflows.report.sections import precision_recall_plot
-from tldet.workflows.report.source import Source, of_checkpoint, of_results
+from tldet.workflows.report.source import DetectionSource, of_checkpoint, of_results
 from tldet.workflows.requests import takes
 
 _CHANGED, _DRAWN = 100, 48  # images in the table and the gallery
@@ -37,7 +37,7 @@ class _Side:
     """One of the compared detectors."""
 
     name: str
-    source: Source
+    source: DetectionSource
     found: Analysis
 
 
@@ -70,7 +70,7 @@ def _names(detectors: Sequence[Any]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} ({number})" for number, name in enumerate(names, 1)]
 
 
-def _require_same(first: Source, other: Source) -> None:
+def _require_same(first: DetectionSource, other: DetectionSource) -> None:
     """Reject detectors on different images or classes.
 
     Raises:

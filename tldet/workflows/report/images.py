@@ -18,7 +18,7 @@ from tldet.structures.image import ImageArray, Size
 from tldet.text import counted
 from tldet.visualize.page.document import Section
 from tldet.visualize.page.gallery import GalleryImage, Row, gallery
-from tldet.visualize.page.images import jpeg_url, svg_path
+from tldet.visualize.page.images import jpeg_url, mask_outline
 from tldet.workflows.report.source import Reader
 
 _SIDE, _QUALITY = 480, 72  # pixels of the long side, JPEG
@@ -93,18 +93,15 @@ def _rows(columns: Any, rows: Ints, scores: Any, kinds: Sequence[str], size: Siz
     shown = []
     for row, kind in zip(rows.tolist(), kinds, strict=True):
         x, y, width, height = (round(float(value), 1) for value in columns.boxes[row])
-        path = "" if columns.segmentations is None else outline(columns.segmentations[row], size)
+        path = "" if columns.segmentations is None else _outline(columns.segmentations[row], size)
         shown.append((x, y, width, height, int(columns.categories[row]), round(float(scores[row]), 3), kind, path))
     return shown
 
 
-def outline(segmentation: Any, size: Size) -> str:
-    """Return the outline of a mask as an SVG path."""
+def _outline(segmentation: Any, size: Size) -> str:
     from pycocotools import mask as coco_mask
 
-    mask = coco_mask.decode(rle.to_rle(segmentation, size))
-    shapes = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)[0]
-    return svg_path(cv2.approxPolyDP(shape, _FLAT, True)[:, 0].tolist() for shape in shapes)
+    return mask_outline(coco_mask.decode(rle.to_rle(segmentation, size)), _FLAT)
 
 
 def _extent(*boxes: Any) -> Size:

@@ -10,13 +10,13 @@ from tldet.engine.logging import LOG_NAME, read_log
 from tldet.visualize.page.document import Section
 from tldet.visualize.page.plots import Plot, Series
 from tldet.visualize.page.tables import Table
-from tldet.workflows.report.source import Source
+from tldet.workflows.report.source import DetectionSource
 
 _METRICS = ("AP", "AP50", "bbox_AP")
 _LOSSES = 5  # lines of a plot besides the total
 
 
-def run_sections(source: Source) -> list[Section]:
+def run_sections(source: DetectionSource) -> list[Section]:
     """Return training curves, class matching, data, configuration and environment; none for a results file."""
     if source.checkpoint is None or source.checkpoint.suffix != ".pt":
         return []

@@ -23,7 +23,7 @@ Reader = Callable[[int], ImageArray | None]
 
 
 @dataclass(frozen=True)
-class Source:
+class DetectionSource:
     """Detections to analyze.
 
     Attributes:
@@ -45,14 +45,16 @@ class Source:
     boxes: tuple[GroundTruth, Results] | None = None
 
 
-def of_results(dt: Any, request: DataOptions) -> Source:
+def of_results(dt: Any, request: DataOptions) -> DetectionSource:
     """Read a results file."""
     assert request.gt is not None
     truth = load_ground_truth(request.gt, request.type or "bbox")
-    return Source(name_of(dt, "detections"), truth, load_results(dt, truth), _folder_reader(truth, request.images))
+    return DetectionSource(
+        name_of(dt, "detections"), truth, load_results(dt, truth), _folder_reader(truth, request.images)
+    )
 
 
-def of_checkpoint(path: str | Path, request: DataOptions) -> Source:
+def of_checkpoint(path: str | Path, request: DataOptions) -> DetectionSource:
     """Evaluate a checkpoint, or the best checkpoint of a run.
 
     Raises:
@@ -81,7 +83,7 @@ def of_checkpoint(path: str | Path, request: DataOptions) -> Source:
     both = [one.added() for one in found.evaluators]
     run = run or (checkpoint.parent if (checkpoint.parent / LOG_NAME).is_file() else None)
     boxes = both[1] if len(both) > 1 else None
-    return Source(str(path), *both[0], _dataset_reader(both[0][0], found.dataset), checkpoint, run, boxes)
+    return DetectionSource(str(path), *both[0], _dataset_reader(both[0][0], found.dataset), checkpoint, run, boxes)
 
 
 def _dataset_reader(truth: GroundTruth, dataset: AnyDataset) -> Reader:

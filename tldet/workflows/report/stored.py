@@ -9,10 +9,10 @@ from tldet.errors import DataError
 from tldet.evaluation.errors.analysis import Analysis
 from tldet.system.inputs import real_path
 from tldet.workflows.report.request import ReportRequest
-from tldet.workflows.report.source import Source
+from tldet.workflows.report.source import DetectionSource
 
 
-def save_scores(request: ReportRequest, source: Source, found: Analysis) -> None:
+def save_scores(request: ReportRequest, source: DetectionSource, found: Analysis) -> None:
     """Write copies of the checkpoint with the thresholds and the temperature of the page.
 
     Raises:

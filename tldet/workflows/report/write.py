@@ -10,7 +10,7 @@ from tldet.visualize.page.plots import png, svg
 from tldet.workflows.report.report import Report
 
 
-def write_page(report: Report, path: str | Path) -> None:
+def write_report_page(report: Report, path: str | Path) -> None:
     """Write the page.
 
     Raises:

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 from tldet.inference.predictor import Predictor
-from tldet.inference.stream import WAITING, Prepared
+from tldet.inference.stream import WAITING, PreparedImage
 from tldet.structures.detections import Detections
 from tldet.workflows.serve.metrics import Metrics
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 class _Job(NamedTuple):
     """An image that waits for its detections."""
 
-    image: Prepared
+    image: PreparedImage
     result: Future[Detections]
 
 
@@ -49,7 +49,7 @@ class Batcher:
         """True while images are predicted."""
         return self._thread.is_alive()
 
-    def submit(self, image: Prepared) -> Future[Detections]:
+    def submit(self, image: PreparedImage) -> Future[Detections]:
         """Queue an image; a result that is cancelled before its batch begins is not computed."""
         job = _Job(image, Future())
         self._jobs.put(job)

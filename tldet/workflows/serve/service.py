@@ -14,7 +14,7 @@ import numpy as np
 
 from tldet.data.images import Reduced, decode_image
 from tldet.inference.predictor import Predictor
-from tldet.inference.stream import Prepared
+from tldet.inference.stream import PreparedImage
 from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.visualize.drawing import draw
@@ -26,7 +26,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Found:
+class ImageDetections:
     """Detections on an image of (height, width) ``size``."""
 
     detections: Detections
@@ -54,7 +54,7 @@ class Service:
         """Run a function in the threads that decode."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
-    async def detect(self, content: bytes, score: float, classes: Sequence[str]) -> Found:
+    async def detect(self, content: bytes, score: float, classes: Sequence[str]) -> ImageDetections:
         """Detect objects in an encoded image.
 
         Args:
@@ -71,13 +71,13 @@ class Service:
         future = asyncio.wrap_future(self.batcher.submit(prepared))
         found = (await asyncio.wait_for(future, self.settings.timeout)).filter(score=score, classes=classes or None)
         self.metrics.found(len(found))
-        return Found(found, size)
+        return ImageDetections(found, size)
 
-    def _prepared(self, content: bytes) -> tuple[Prepared, Size]:
+    def _prepared(self, content: bytes) -> tuple[PreparedImage, Size]:
         image = self.predictor.open(content)
         return self.predictor.prepare(image), image.whole
 
-    def records(self, found: Found) -> dict[str, Any]:
+    def records(self, found: ImageDetections) -> dict[str, Any]:
         """Return the size of the image, and the detections as COCO results without ``image_id``."""
         rows = zip(found.detections.to_coco(0, self.predictor.category_ids), found.detections.names(), strict=True)
         objects = [{**record, "category_name": name} for record, name in rows]
@@ -85,7 +85,7 @@ class Service:
             del one["image_id"]
         return {"height": found.size[0], "width": found.size[1], "detections": objects}
 
-    def drawing(self, content: bytes, found: Found) -> bytes:
+    def drawing(self, content: bytes, found: ImageDetections) -> bytes:
         """Return the image with drawn detections as PNG."""
         image = decode_image(content, "image", None, self.predictor.limits).image
         _, encoded = cv2.imencode(".png", cv2.cvtColor(draw(image, found.detections), cv2.COLOR_RGB2BGR))

@@ -23,7 +23,7 @@ _BATCH_SIZE = "data.loader.batch_size"
 
 
 @dataclass(frozen=True)
-class Plan:
+class StudyPlan:
     """Runs of a study.
 
     Attributes:
@@ -37,7 +37,7 @@ class Plan:
     settings: Mapping[str, Any]
 
 
-def make_plan(kind: str, request: StudyRequest, variants: Mapping[str, Variant]) -> Plan:
+def make_plan(kind: str, request: StudyRequest, variants: Mapping[str, Variant]) -> StudyPlan:
     """Plan the runs of every variant, fraction and seed; write subsets and the settings to the output directory.
 
     Default input size, batch size and length depend on all images, so that they are equal for all fractions.
@@ -60,7 +60,7 @@ def make_plan(kind: str, request: StudyRequest, variants: Mapping[str, Variant])
     fractions = sorted(request.fractions, reverse=True)
     order = [(fraction, seed, name) for seed in request.seeds for fraction in fractions for name in variants]
     jobs = [shared.job(name, variants[name], fraction, seed) for fraction, seed, name in order]
-    return Plan(jobs, data.truth(), settings)
+    return StudyPlan(jobs, data.truth(), settings)
 
 
 def _check(request: StudyRequest) -> None:

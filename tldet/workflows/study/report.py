@@ -15,7 +15,7 @@ from tldet.evaluation.loading import load_ground_truth
 from tldet.evaluation.power_law import FARTHEST, PowerLaw, fit
 from tldet.system.output import write_json
 from tldet.text import counted
-from tldet.visualize.drawing import Series, plot_intervals
+from tldet.visualize.drawing import IntervalSeries, plot_intervals
 from tldet.workflows.study.summary import Compared, Group, compare_variants, groups_of, resolution, uneven
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class StudyReport:
         return shown
 
 
-def make_report(results: Sequence[Mapping[str, Any]], truth: GroundTruth | Path) -> StudyReport:
+def make_study_report(results: Sequence[Mapping[str, Any]], truth: GroundTruth | Path) -> StudyReport:
     """Create the report of a study.
 
     Args:
@@ -151,7 +151,7 @@ def write_study(report: StudyReport, out: Path, settings: Mapping[str, Any]) -> 
     title = "mean over seeds, 95 % interval over seeds and images"
     fractions = {group.fraction for group in report.groups}
     if len(fractions) == 1:
-        series = {group.variant: Series([_point(group, number)]) for number, group in enumerate(report.groups)}
+        series = {group.variant: IntervalSeries([_point(group, number)]) for number, group in enumerate(report.groups)}
         plot_intervals(series, out / PLOT_NAME, title=title, xlabel="variant", names=list(series))
     else:
         plot_intervals(_by_images(report), out / PLOT_NAME, title=title, xlabel="training images")
@@ -163,11 +163,11 @@ def _point(group: Group, x: float) -> tuple[float, float, float, float]:
     return x, found.mean, low, high
 
 
-def _by_images(report: StudyReport) -> dict[str, Series]:
+def _by_images(report: StudyReport) -> dict[str, IntervalSeries]:
     series = {}
     for variant in dict.fromkeys(group.variant for group in report.groups):
         points = [_point(group, group.images) for group in report.groups if group.variant == variant]
-        series[variant] = Series(points, _curve_points(report.curve, points[0][0]) if report.curve else ())
+        series[variant] = IntervalSeries(points, _curve_points(report.curve, points[0][0]) if report.curve else ())
     return series
 
 

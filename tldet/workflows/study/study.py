@@ -12,13 +12,13 @@ from tldet.system.locks import locked
 from tldet.workflows.study.execute import execute, up_to_date
 from tldet.workflows.study.job_queue import JobQueue, Result, run_parallel, run_sequential
 from tldet.workflows.study.named import check_jobs, named_variants
-from tldet.workflows.study.plan import Plan, make_plan
+from tldet.workflows.study.plan import StudyPlan, make_plan
 from tldet.workflows.study.report import (
     PLOT_NAME,
     RESULTS_NAME,
     StudyReport,
     add_curve,
-    make_report,
+    make_study_report,
     show_study,
     write_study,
 )
@@ -88,7 +88,7 @@ def _study(
         chosen = option_value(parse_options(request.overrides()), "training.device") is not None
         runs = _run(plan, console, here=chosen)
         results = [up_to_date(job, result) for job, result in zip(plan.jobs, runs, strict=True)]
-        report = make_report(results, plan.truth)
+        report = make_study_report(results, plan.truth)
         if numbers is not None:
             add_curve(report, numbers)
         if console is not None:
@@ -100,7 +100,7 @@ def _study(
     return report
 
 
-def _numbers(plan: Plan, predict: Sequence[int]) -> list[int]:
+def _numbers(plan: StudyPlan, predict: Sequence[int]) -> list[int]:
     """Return the numbers of images to predict the AP of, checked before the runs."""
     most = max(job.images for job in plan.jobs)
     for number in predict:
@@ -109,7 +109,7 @@ def _numbers(plan: Plan, predict: Sequence[int]) -> list[int]:
     return list(predict) or [factor * most for factor in FACTORS]
 
 
-def _run(plan: Plan, console: Console | None, *, here: bool) -> list[Result]:
+def _run(plan: StudyPlan, console: Console | None, *, here: bool) -> list[Result]:
     """Execute all runs: in parallel on several GPUs, or one after the other if the device is chosen (``here``)."""
     log = (lambda line: console.rule(line)) if console is not None else (lambda _: None)
     jobs, devices = JobQueue(plan.jobs, log), gpus()

@@ -102,7 +102,7 @@ def check_images(*datasets: AnyDataset | None) -> None:
         raise DataError("; ".join(problems))
 
 
-def check_objects(dataset: AnyDataset, consequence: str) -> None:
+def check_has_objects(dataset: AnyDataset, consequence: str) -> None:
     """Warn if a split has no object to evaluate on, not counting crowd regions and classes not annotated on an image.
 
     Raises:

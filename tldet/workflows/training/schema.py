@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tldet.config import ComponentType, Config, build_settings, check
+from tldet.config import ComponentType, Config, build_settings, validate_config
 from tldet.data.settings import DatasetOptions, LoaderSettings
 from tldet.engine.schedule import ScheduleSettings
 from tldet.engine.state import TrainSettings
@@ -99,7 +99,7 @@ def checked_settings(config: Config, schema: Mapping[str, ComponentType] = SCHEM
     Raises:
         ConfigError: a key or value is wrong.
     """
-    check(config, schema)
+    validate_config(config, schema)
     l2_sp, distill = config.get("l2_sp"), config.get("distill")
     settings = Settings(
         build_settings(LoaderSettings, config.get("data.loader") or {}),

@@ -16,19 +16,19 @@ from tldet.models.detector import Detector, build_detector
 from tldet.plugins import import_named
 from tldet.system.determinism import seed_all
 from tldet.text import counted
-from tldet.transfer.class_match import class_table
+from tldet.transfer.class_match import class_match_table
 from tldet.transfer.teacher import distilled
 from tldet.workflows.requests import RunRequest, takes
 from tldet.workflows.training.assemble import Run, assemble
 from tldet.workflows.training.batch_size import resolve_batch_size
 from tldet.workflows.training.data_problems import log_problems
 from tldet.workflows.training.data_summary import log_splits
-from tldet.workflows.training.datasets import AnyDataset, build_dataset, check_images, check_objects
+from tldet.workflows.training.datasets import AnyDataset, build_dataset, check_has_objects, check_images
 from tldet.workflows.training.initial_weights import LoadedWeights, WeightsSource, initial_weights
 from tldet.workflows.training.meta import versions
 from tldet.workflows.training.outcome import Outcome, ResultKeeper, stored_result
 from tldet.workflows.training.recipes import load_config
-from tldet.workflows.training.report import report
+from tldet.workflows.training.report import print_outcome
 from tldet.workflows.training.request import TrainRequest
 from tldet.workflows.training.resume_checks import refuse_changed_classes
 from tldet.workflows.training.run_config import using
@@ -111,7 +111,7 @@ def run_training(
         outcome = Outcome(folder, result, None)
         outcome.result = world.first(lambda: stored_result(outcome.checkpoint))
     if request.console is not None:
-        report(outcome, settings.training, run.validation, request.console)
+        print_outcome(outcome, settings.training, run.validation, request.console)
     return outcome
 
 
@@ -159,7 +159,7 @@ def _ready(
     _check_masks(cfg, detector, data)
     initial = initial_weights(detector, source, settings.match)
     if console and initial.renewed:
-        console.print(class_table(initial.classes, initial.source))
+        console.print(class_match_table(initial.classes, initial.source))
     return Ready(distilled(detector, settings.distill) if settings.distill else detector, initial, data, val)
 
 
@@ -176,7 +176,7 @@ def _datasets(cfg: Config, seed: int, resumed: Path | None) -> tuple[AnyDataset,
         val = build_dataset(cfg["data"]["val"], seed, data.class_names, path="data.val")
     check_images(data, val)
     if val is not None:
-        check_objects(val, "metrics are -1, and best.pt contains the last weights")
+        check_has_objects(val, "metrics are -1, and best.pt contains the last weights")
     log_problems(data, val)
     return data, val
 

@@ -150,3 +150,31 @@ def test_the_package_imports_no_sibling_folder(path: Path) -> None:
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
         assert not {name.partition(".")[0] for name in names} & outside
+
+
+def public_names(source: str) -> list[str]:
+    """Return the public classes and functions that a file defines at its top level."""
+    defined = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    names = [node.name for node in ast.parse(source).body if isinstance(node, defined)]
+    return [name for name in names if not name.startswith("_")]
+
+
+def defined_twice(sources: dict[str, str]) -> dict[str, list[str]]:
+    """Return the public names that several files define, with the files."""
+    places: dict[str, list[str]] = {}
+    for place, source in sources.items():
+        for name in public_names(source):
+            places.setdefault(name, []).append(place)
+    return {name: found for name, found in places.items() if len(found) > 1}
+
+
+def test_a_public_name_is_defined_once() -> None:
+    paths = [path for path in FILES if place_of(path) != "cli"]  # all commands have arguments() and run()
+    sources = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in paths}
+    assert defined_twice(sources) == {}
+    assert len(sources) > 400
+
+
+def test_a_second_definition_is_found() -> None:
+    sources = {"a.py": "class Window: ...\ndef _f(): ...", "b.py": "def Window(): ...\ndef _f(): ...", "c.py": "x = 1"}
+    assert defined_twice(sources) == {"Window": ["a.py", "b.py"]}

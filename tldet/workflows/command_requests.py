@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from tldet.workflows.data_options import DataOptions
 from tldet.workflows.options import (
     ABOVE_0,
     REQUIRED,
@@ -19,7 +20,6 @@ from tldet.workflows.options import (
     precision_option,
     split_option,
     tiles_option,
-    voc_boxes_option,
 )
 from tldet.workflows.requests import Request
 
@@ -34,7 +34,7 @@ _ENGINE = "evaluator: hotcoco (fast, default) or pycocotools; both give bit-iden
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestRequest(Request):
+class TestRequest(DataOptions):
     """Arguments of ``tldet test``."""
 
     __test__ = False  # no test case
@@ -48,8 +48,6 @@ class TestRequest(Request):
         metavar="DATA",
     )
     images: str | Path | None = option("image directory of --data (default: found by file names)", metavar="DIR")
-    format: str | None = format_option()
-    voc_boxes: Literal["continuous", "inclusive"] | None = voc_boxes_option()
     split: str | None = split_option()
     on_bad_image: str | None = option(
         "if images are missing, unreadable, truncated or of another size than in the JSON: stop (error), or report and "

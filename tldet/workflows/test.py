@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from tldet.data.formats.source import SourceOptions
 from tldet.data.images import Reduced
 from tldet.engine.precision import Precision, choose
 from tldet.evaluation.report import CocoResult
@@ -89,7 +88,7 @@ def detect(request: TestRequest) -> Validation:
 
 
 def _given(request: TestRequest) -> EvaluationData:
-    source = SourceOptions(request.format, request.voc_boxes or "auto")
+    source = request.source_options()
     return EvaluationData(request.data, request.images, request.split, source, request.on_bad_image)
 
 

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.data.dataset import CocoDataset
-from tldet.data.formats.source import SourceOptions
 from tldet.data.images import fitted_size, resize_to
 from tldet.data.loader import SampleKey
 from tldet.data.split_paths import find_splits
@@ -77,7 +76,7 @@ def browse(request: BrowseRequest) -> BrowseReport:
     classes = [*index.class_names, *(n for n in getattr(detector, "class_names", ()) if n not in index.class_names)]
     images = [_viewed(plain, augmented, detector, position, classes) for position in _positions(len(plain), request)]
     objects = int((~index.crowd).sum())
-    threshold = None if detector is None else request.score_thr
+    threshold = None if detector is None else request.score
     sections = [
         Section("Statistics", tables=[_overview(plain), class_table(index)], plots=plots(index)),
         Section("Images", html=views_gallery(images, classes, threshold)),
@@ -93,8 +92,7 @@ def browse(request: BrowseRequest) -> BrowseReport:
 
 def _dataset(request: BrowseRequest, transforms: Sequence[dict[str, Any]]) -> CocoDataset:
     """Build the dataset of a split; annotations of other formats are converted in the cache."""
-    options = SourceOptions(request.format, request.voc_boxes or "auto")
-    splits = find_splits(request.data, None, None, request.images, None, options)
+    splits = find_splits(request.data, None, None, request.images, None, request.source_options())
     split = splits.get(request.split)
     if split is None:
         raise DataError(

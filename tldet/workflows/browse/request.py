@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from tldet.workflows.data_options import DataOptions
 from tldet.workflows.options import (
     COUNT,
     PROBABILITY,
     SPLITS,
     described,
     device_option,
-    format_option,
     option,
-    voc_boxes_option,
 )
-from tldet.workflows.requests import Request
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrowseRequest(Request):
+class BrowseRequest(DataOptions):
     """Arguments of ``tldet browse``."""
 
     data: str | Path = field(
@@ -30,9 +28,6 @@ class BrowseRequest(Request):
             "folder with images and annotations, or an annotation file", metavar="DATA", positional=True
         ),
     )
-    images: str | Path | None = option("image directory (default: searched)", metavar="DIR")
-    format: str | None = format_option()
-    voc_boxes: Literal["continuous", "inclusive"] | None = voc_boxes_option()
     split: str = option("split to show (default: train)", default="train", choices=SPLITS)
     augmented: bool = option("show each image after augmentation too", bool)
     augment: Sequence[str | Mapping[str, Any]] = option(
@@ -45,7 +40,7 @@ class BrowseRequest(Request):
         "a detector checkpoint, whose predictions are shown next to the labels", metavar="CKPT"
     )
     device: str = device_option()
-    score_thr: float = option(
+    score: float = option(
         "score threshold of predictions to begin with (default: 0.3)",
         float,
         default=0.3,

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from tldet.data.checks.findings import SEVERITIES, Severity
 from tldet.errors import ConfigError
+from tldet.workflows.data_options import DataOptions
 from tldet.workflows.options import (
     COUNT,
     PROBABILITY,
     described,
     device_option,
-    format_option,
     option,
-    voc_boxes_option,
 )
 from tldet.workflows.training.run_options import LengthOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckRequest(LengthOptions):
+class CheckRequest(DataOptions, LengthOptions):
     """Arguments of ``tldet check``."""
 
     data: str | Path = field(
         kw_only=False,
         metadata=described("dataset folder or annotation file, in any format", metavar="DATA", positional=True),
     )
-    images: str | Path | None = option("image directory (default: searched)", metavar="DIR")
-    format: str | None = format_option()
-    voc_boxes: Literal["continuous", "inclusive"] | None = voc_boxes_option()
     fail_on: Severity = option(
         "least severity of a finding for exit code 1 (default: error)", default="error", choices=SEVERITIES
     )

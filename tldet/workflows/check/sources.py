@@ -14,7 +14,7 @@ from tldet.data.checks.records import Records
 from tldet.data.file_names import resolve_names
 from tldet.data.formats.detect import detect_format
 from tldet.data.formats.registry import formats
-from tldet.data.formats.source import SourceOptions, read_source
+from tldet.data.formats.source import read_source
 from tldet.data.formats.tree import Tree
 from tldet.data.image_folders import find_images
 from tldet.data.layouts import AnnotationFiles
@@ -117,9 +117,8 @@ def open_json(
 
 
 def _foreign(data: Path, images: Path | None, request: CheckRequest) -> CheckSource:
-    options = SourceOptions(request.format, request.voc_boxes or "auto")
     try:
-        dataset = read_source(data, options, images)
+        dataset = read_source(data, request.source_options(), images)
     except DataError as error:
         finding = Finding("file-unreadable", CODES["file-unreadable"][0], str(data), str(error))
         return CheckSource(request.format or "unknown", {}, [], [finding])

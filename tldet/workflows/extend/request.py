@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tldet.workflows.options import described, option
+from tldet.workflows.training.data_options import BadImageOption, TrainingDataOptions
 from tldet.workflows.training.request import MatchOptions
 from tldet.workflows.training.run_options import (
-    BadImageOption,
-    DataOptions,
     LengthOptions,
     NewRunOptions,
     SettingsOptions,
@@ -18,7 +17,7 @@ from tldet.workflows.training.run_options import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExtendRequest(DataOptions, NewRunOptions, LengthOptions, BadImageOption, MatchOptions, SettingsOptions):
+class ExtendRequest(TrainingDataOptions, NewRunOptions, LengthOptions, BadImageOption, MatchOptions, SettingsOptions):
     """Arguments of ``tldet extend``."""
 
     checkpoint: str | Path | None = field(

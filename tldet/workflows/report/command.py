@@ -15,7 +15,7 @@ from tldet.visualize.page.document import Section
 from tldet.visualize.page.tables import Table
 from tldet.workflows.report.images import images_section
 from tldet.workflows.report.report import Report
-from tldet.workflows.report.request import WORST, DataOptions, ReportRequest
+from tldet.workflows.report.request import WORST, ReportOptions, ReportRequest
 from tldet.workflows.report.run import run_sections
 from tldet.workflows.report.sections import METRIC_MEANINGS, accuracy_sections, subtitle
 from tldet.workflows.report.source import DetectionSource, of_checkpoint, of_results
@@ -48,7 +48,7 @@ def report(request: ReportRequest) -> Report:
     return made
 
 
-def check_outputs(request: DataOptions, inputs: list[object], more: list[str | Path | None]) -> None:
+def check_outputs(request: ReportOptions, inputs: list[object], more: list[str | Path | None]) -> None:
     """Check that the outputs can be written and replace no input.
 
     Raises:
@@ -78,7 +78,7 @@ def make_detector_report(source: DetectionSource, found: Analysis) -> Report:
     return Report(f"Report on {source.name}", subtitle(source.name, found), summary, sections)
 
 
-def write(made: Report, request: DataOptions) -> None:
+def write(made: Report, request: ReportOptions) -> None:
     """Write the page and what else the request names.
 
     Raises:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from tldet.errors import ConfigError
+from tldet.workflows.data_options import DataOptions
 from tldet.workflows.options import (
     described,
     device_option,
-    format_option,
     option,
     precision_option,
     split_option,
-    voc_boxes_option,
 )
-from tldet.workflows.requests import Request
 
 if TYPE_CHECKING:
     from tldet.coco.records import CocoSource
@@ -27,8 +25,8 @@ WORST = 200  # images on a page
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataOptions(Request):
-    """Options of the data and the page, which both commands have."""
+class ReportOptions(DataOptions):
+    """Options of the detections, the data and the page, which both commands have."""
 
     gt: CocoSource | None = option("ground truth, COCO JSON, of results files", metavar="JSON")
     type: Type | None = option(
@@ -42,8 +40,6 @@ class DataOptions(Request):
     images: str | Path | None = option(
         "image directory (default: searched for --data; without one for --gt, only boxes are shown)", metavar="DIR"
     )
-    format: str | None = format_option()
-    voc_boxes: Literal["continuous", "inclusive"] | None = voc_boxes_option()
     split: str | None = split_option()
     out: str | Path = option(
         "output page, HTML (default: report.html)", default="report.html", metavar="FILE", file=True
@@ -57,7 +53,7 @@ class DataOptions(Request):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReportRequest(DataOptions):
+class ReportRequest(ReportOptions):
     """Arguments of ``tldet report``."""
 
     checkpoint: str | Path | None = field(
@@ -93,7 +89,7 @@ class ReportRequest(DataOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompareRequest(DataOptions):
+class CompareRequest(ReportOptions):
     """Arguments of ``tldet compare``."""
 
     detectors: Sequence[str | Path] = field(

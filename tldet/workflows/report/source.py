@@ -15,7 +15,7 @@ from tldet.structures.image import ImageArray
 from tldet.system.inputs import is_folder
 
 if TYPE_CHECKING:
-    from tldet.workflows.report.request import DataOptions
+    from tldet.workflows.report.request import ReportOptions
     from tldet.workflows.training.datasets import AnyDataset
 
 BEST_NAME, LOG_NAME = "best.pt", "log.jsonl"  # in the folder of a run
@@ -45,7 +45,7 @@ class DetectionSource:
     boxes: tuple[GroundTruth, Results] | None = None
 
 
-def of_results(dt: Any, request: DataOptions) -> DetectionSource:
+def of_results(dt: Any, request: ReportOptions) -> DetectionSource:
     """Read a results file."""
     assert request.gt is not None
     truth = load_ground_truth(request.gt, request.type or "bbox")
@@ -54,7 +54,7 @@ def of_results(dt: Any, request: DataOptions) -> DetectionSource:
     )
 
 
-def of_checkpoint(path: str | Path, request: DataOptions) -> DetectionSource:
+def of_checkpoint(path: str | Path, request: ReportOptions) -> DetectionSource:
     """Evaluate a checkpoint, or the best checkpoint of a run.
 
     Raises:

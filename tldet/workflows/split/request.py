@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from tldet.workflows.options import REQUIRED, described, format_option, option, voc_boxes_option
-from tldet.workflows.requests import Request
+from tldet.workflows.data_options import DataOptions
+from tldet.workflows.options import REQUIRED, described, option
 
 _OPEN_SHARE, _FOLDS = "(0, 0.9]", "[2, inf)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitRequest(Request):
+class SplitRequest(DataOptions):
     """Arguments of ``tldet split``."""
 
     data: str | Path = field(
@@ -23,9 +22,6 @@ class SplitRequest(Request):
         ),
     )
     out: str | Path = option("output directory, new or empty", default=REQUIRED, metavar="DIR")
-    images: str | Path | None = option("image directory (default: searched)", metavar="DIR")
-    format: str | None = format_option()
-    voc_boxes: Literal["continuous", "inclusive"] | None = voc_boxes_option()
     val: float = option(
         "share of the images for validation (default: 0.2)", float, default=0.2, metavar="SHARE", interval=_OPEN_SHARE
     )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tldet.coco.raw import read_repaired
 from tldet.data.file_names import resolve_names
 from tldet.data.folds import divide, join_groups
-from tldet.data.formats.source import SourceOptions, is_foreign
+from tldet.data.formats.source import is_foreign
 from tldet.data.image_folders import find_images
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import AnnotationFiles, Split
@@ -124,7 +124,7 @@ def _source(request: SplitRequest) -> Split:
         raise DataError(f"{data}: no such file or folder")
     if images is not None and not exists(images):
         raise DataError(f"--images {images}: no such folder")
-    options = SourceOptions(request.format, request.voc_boxes or "auto")
+    options = request.source_options()
     if is_file(data) or is_foreign(data, options):
         return annotation_split(data, images, options)
     usable = [one.path for one in AnnotationFiles.find(data).candidates if one.usable]

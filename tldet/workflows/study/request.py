@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tldet.data.presets import PRESETS
 from tldet.workflows.options import COUNT, REQUIRED, SHARE, option
+from tldet.workflows.training.data_options import BadImageOption, TrainingDataOptions
 from tldet.workflows.training.request import DEFAULT_MODEL
-from tldet.workflows.training.run_options import BadImageOption, DataOptions, LengthOptions, SettingsOptions
+from tldet.workflows.training.run_options import LengthOptions, SettingsOptions
 
 FRACTIONS = (0.05, 0.1, 0.25, 0.5, 1.0)  # of a learning curve
 VARIANT_NAMES = ("scratch", "frozen", "finetuned", "gradual", "layer-decay")
@@ -17,7 +18,7 @@ _FRACTIONS = "fractions of the training images, nested and stratified by class"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExperimentRequest(DataOptions, LengthOptions, BadImageOption, SettingsOptions):
+class ExperimentRequest(TrainingDataOptions, LengthOptions, BadImageOption, SettingsOptions):
     """Arguments of an experiment of several runs on the same data.
 
     The length is that of each run. Minutes are converted to a number of steps once per variant.

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 from tldet.errors import TrainingError
 from tldet.workflows.options import ABOVE_0, SHARE, described, option
 from tldet.workflows.requests import Request, RunRequest, options
+from tldet.workflows.training.data_options import BadImageOption, TrainingDataOptions
 from tldet.workflows.training.run_options import (
-    BadImageOption,
-    DataOptions,
     LengthOptions,
     NewRunOptions,
     SettingsOptions,
@@ -170,7 +169,7 @@ class RecipeOptions(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneRequest(
-    DataOptions, NewRunOptions, LengthOptions, RecipeOptions, BadImageOption, TransferOptions, SettingsOptions
+    TrainingDataOptions, NewRunOptions, LengthOptions, RecipeOptions, BadImageOption, TransferOptions, SettingsOptions
 ):
     """Arguments of ``tldet finetune``."""
 

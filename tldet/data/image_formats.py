@@ -1,4 +1,4 @@
-"""Recognition of image files by their first bytes."""
+"""Extensions of image and video files, and recognition of images by their first bytes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"}
     | {".avif", ".heic", ".heif", ".jp2", ".j2k"}
 )
+VIDEO_EXTENSIONS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
 SIGNATURES = (
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51",
 )  # fmt: skip

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from tldet.data.image_formats import EXTENSIONS, START, heif_readable, is_heif, is_image, is_tiff
+from tldet.data.image_formats import EXTENSIONS, START, VIDEO_EXTENSIONS, heif_readable, is_heif, is_image, is_tiff
 from tldet.errors import DataError
 from tldet.inference.convert import URL
 from tldet.inference.output_names import Names, drawn_name
@@ -20,7 +20,6 @@ from tldet.inference.video import open_video
 from tldet.system.inputs import exists, is_file, is_folder, require_file
 
 log = logging.getLogger(__name__)
-VIDEO_EXTENSIONS = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp"})
 _DIGITS = 4  # largest length of a camera number
 
 

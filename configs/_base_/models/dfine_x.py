@@ -1,14 +1,7 @@
-# D-FINE-X (Peng et al. 2024): HGNetV2-B5, 384 channels in the encoder, six decoder layers. Images in 0..1, as the authors train.
+# D-FINE-X: HGNetV2-B5, 384 channels in the encoder, six decoder layers.
+_base_ = ['./dfine.py']
 model = dict(
-    backbone=dict(
-        type='TimmBackbone',
-        name='hgnetv2_b5',
-        weights='timm:hgnetv2_b5.ssld_stage2_ft_in1k',
-        out_strides=[8, 16, 32],
-        frozen_stages=0,
-        norm='frozen',
-    ),
-    neck=dict(type='HybridEncoder', out_channels=384, feedforward=2048),
-    head=dict(type='DFineHead', num_classes=80, decoder=dict(layers=6, points=[3, 6, 3], reg_scale=8.0)),
-    preprocess=dict(mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0]),
+    backbone=dict(name='hgnetv2_b5', weights='timm:hgnetv2_b5.ssld_stage2_ft_in1k', frozen_stages=0),
+    neck=dict(out_channels=384, feedforward=2048),
+    head=dict(decoder=dict(layers=6, reg_scale=8.0)),
 )

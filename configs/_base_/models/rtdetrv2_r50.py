@@ -1,19 +1,7 @@
-# RT-DETRv2 (Lv et al. 2024) on ResNet-50d: D-FINE's components with CSP blocks and box refinement.
+# RT-DETRv2 on ResNet-50d.
+_base_ = ['./rtdetrv2.py']
 model = dict(
-    backbone=dict(
-        type='TimmBackbone',
-        name='resnet50d',
-        weights='timm:resnet50d.ra2_in1k',
-        out_strides=[8, 16, 32],
-        frozen_stages=0,
-        norm='frozen',
-    ),
-    neck=dict(type='HybridEncoder', blocks='csp', expansion=1.0),
-    head=dict(
-        type='DFineHead',
-        num_classes=80,
-        project_inputs='always',
-        decoder=dict(refinement='box', points=4, layers=6),
-    ),
-    preprocess=dict(mean=[0.0, 0.0, 0.0], std=[255.0, 255.0, 255.0]),
+    backbone=dict(name='resnet50d', weights='timm:resnet50d.ra2_in1k'),
+    neck=dict(expansion=1.0),
+    head=dict(decoder=dict(layers=6)),
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tldet.data.formats.json_files import as_dict, as_list, opening, read_values
-from tldet.data.formats.records import Dataset, ImageRecord, Shape, class_names, finite_number, label_text
+from tldet.data.formats.json_files import as_dict, as_list, entries, opening, read_images
+from tldet.data.formats.records import Dataset, ImageRecord, Shape, Tally, finite_number, label_text
 from tldet.data.formats.registry import Format, ReadOptions, register
 from tldet.data.formats.tree import Tree
 from tldet.errors import DataError
@@ -31,23 +31,22 @@ def _read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
     Raises:
         DataError: a file is damaged, or an entry is wrong; the message names it.
     """
-    found = Dataset("createml", tree.root, [], [])
-    for path in files:
-        for row, value in enumerate(as_list(read_values(path), str(path), "the file")):
-            found.images.append(_image(tree, path, row, as_dict(value, f"{path}: [{row}]")))
-    found.classes = class_names(found.images)
-    return found
+    return read_images("createml", tree, files, _images)
 
 
-def _image(tree: Tree, path: Path, row: int, value: dict[str, Any]) -> ImageRecord:
-    who = f"{path}: [{row}]"
+def _images(tree: Tree, path: Path, content: Any, _: Tally) -> Iterator[ImageRecord]:
+    return (_image(tree, path, place, value) for place, value in entries(content, path))
+
+
+def _image(tree: Tree, path: Path, place: str, value: dict[str, Any]) -> ImageRecord:
+    who = f"{path}: {place}"
     name = next((value[key] for key in _NAMES if isinstance(value.get(key), str) and value[key]), None)
     if name is None:
         raise DataError(f"{who}: has no 'image' with the file name")
-    image = ImageRecord(tree.find(name, path), path, f"[{row}]", tree.split(path), None, [])
+    image = ImageRecord(tree.find(name, path), path, place, tree.split(path), None, [])
     key = "annotation" if "annotation" in value else "annotations"
     for number_, one in enumerate(as_list(value.get(key), who, key)):
-        location = f"[{row}].{key}[{number_}]"
+        location = f"{place}.{key}[{number_}]"
         image.shapes.append(_shape(as_dict(one, f"{path}: {location}"), location, f"{path}: {location}"))
     return image
 

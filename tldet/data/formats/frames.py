@@ -14,7 +14,6 @@ from tldet.coco.names import fold
 from tldet.errors import DataError
 from tldet.system.output import write_bytes
 
-VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"})
 _NUMBER = re.compile(r"[\W_]*(?:frame)?[\W_]*(\d{1,9})", re.IGNORECASE)
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tldet.coco.records import BLANK, read_json_text
 from tldet.coco.text import parse
-from tldet.data.formats.records import finite_number
+from tldet.data.formats.records import Dataset, ImageRecord, Tally, class_names, finite_number
+from tldet.data.formats.tree import Tree
 from tldet.errors import DataError
 
 
@@ -23,6 +25,40 @@ def read_values(path: Path) -> Any:
         DataError: the file cannot be read or is not JSON.
     """
     return parse(read_json_text(path), str(path))
+
+
+def read_images(
+    name: str,
+    tree: Tree,
+    files: Sequence[Path],
+    images_in: Callable[[Tree, Path, Any, Tally], Iterable[ImageRecord]],
+) -> Dataset:
+    """Read a dataset of JSON files that describe one or more images each.
+
+    Args:
+        name: name of the format.
+        tree: its folder.
+        files: its JSON files.
+        images_in: yields the images of a file, given its values.
+
+    Raises:
+        DataError: a file cannot be read or is not JSON, or ``images_in`` raises it.
+    """
+    found = Dataset(name, tree.root, [], [])
+    for path in files:
+        found.images += images_in(tree, path, read_values(path), found.tally)
+    found.classes = class_names(found.images)
+    return found
+
+
+def entries(values: Any, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the objects of a JSON list, with their place in the file.
+
+    Raises:
+        DataError: the values are no list of objects.
+    """
+    for row, value in enumerate(as_list(values, str(path), "the file")):
+        yield f"[{row}]", as_dict(value, f"{path}: [{row}]")
 
 
 def as_dict(value: Any, who: str) -> dict[str, Any]:

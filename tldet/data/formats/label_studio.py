@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.data.formats.json_files import as_dict, as_list, opening, points_of, read_values
+from tldet.data.formats.json_files import as_dict, as_list, entries, opening, points_of, read_images
 from tldet.data.formats.masks import empty_mask, rle_of
 from tldet.data.formats.records import (
     Dataset,
@@ -22,7 +22,6 @@ from tldet.data.formats.records import (
     Shape,
     Tally,
     bounds,
-    class_names,
     finite_number,
     label_text,
     polygon_of,
@@ -55,17 +54,17 @@ def _read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
     Raises:
         DataError: a file is damaged, or a region is wrong; the message names the task.
     """
-    found = Dataset("label_studio", tree.root, [], [])
-    for path in files:
-        for row, value in enumerate(as_list(read_values(path), str(path), "the file")):
-            found.images.append(_task(tree, path, row, as_dict(value, f"{path}: [{row}]"), found.tally))
+    found = read_images("label_studio", tree, files, _images)
     fill_sizes(found.images)
-    found.classes = class_names(found.images)
     return found
 
 
-def _task(tree: Tree, path: Path, row: int, task: dict[str, Any], tally: Tally) -> ImageRecord:
-    who, location = f"{path}: [{row}]", f"[{row}]"
+def _images(tree: Tree, path: Path, content: Any, tally: Tally) -> Iterator[ImageRecord]:
+    return (_task(tree, path, place, task, tally) for place, task in entries(content, path))
+
+
+def _task(tree: Tree, path: Path, location: str, task: dict[str, Any], tally: Tally) -> ImageRecord:
+    who = f"{path}: {location}"
     data = as_dict(task.get("data", task), f"{who}.data")
     upload = task.get("file_upload")
     names = [value for value in (data.get("image"), data.get("img"), upload) if isinstance(value, str) and value]

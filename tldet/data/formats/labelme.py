@@ -6,13 +6,13 @@ import base64
 import binascii
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tldet.data.formats.json_files import as_dict, as_list, opening, points_of, read_values
+from tldet.data.formats.json_files import as_dict, as_list, opening, points_of, read_images
 from tldet.data.formats.masks import empty_mask, rle_of
 from tldet.data.formats.records import (
     Dataset,
@@ -20,7 +20,6 @@ from tldet.data.formats.records import (
     Shape,
     Tally,
     bounds,
-    class_names,
     label_text,
     polygon_of,
     side,
@@ -50,17 +49,17 @@ def _read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
     Raises:
         DataError: a file is damaged, or a shape is wrong; the message names it.
     """
-    found = Dataset("labelme", tree.root, [], [])
-    for path in files:
-        values = as_dict(read_values(path), str(path))
-        size = _size(values, path)
-        name = values.get("imagePath")
-        image = tree.find(name if isinstance(name, str) and name else path.stem, path)
-        record = ImageRecord(image, path, "", tree.split(path.parent / "_"), size, [])
-        record.shapes = _shapes(values, record, found.tally)
-        found.images.append(record)
-    found.classes = class_names(found.images)
-    return found
+    return read_images("labelme", tree, files, _images)
+
+
+def _images(tree: Tree, path: Path, content: Any, tally: Tally) -> Iterator[ImageRecord]:
+    values = as_dict(content, str(path))
+    size = _size(values, path)
+    name = values.get("imagePath")
+    image = tree.find(name if isinstance(name, str) and name else path.stem, path)
+    record = ImageRecord(image, path, "", tree.split(path.parent / "_"), size, [])
+    record.shapes = _shapes(values, record, tally)
+    yield record
 
 
 def _size(values: dict[str, Any], path: Path) -> Size | None:

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from tldet.coco.names import FileNames, fold, parts_of
 from tldet.data.file_names import is_hidden
-from tldet.data.formats.frames import VIDEOS, Frames
-from tldet.data.image_formats import EXTENSIONS
+from tldet.data.formats.frames import Frames
+from tldet.data.image_formats import EXTENSIONS, VIDEO_EXTENSIONS
 from tldet.data.layouts import RUN
 from tldet.data.split_names import split_of
 from tldet.errors import DataError
@@ -76,7 +76,7 @@ class Tree:
         if self.frames is None:
             return None
         paths = self._inside.others if self.images is None or is_folder(self.images) else [self.images]
-        videos = [path for path in paths if path.suffix.lower() in VIDEOS]
+        videos = [path for path in paths if path.suffix.lower() in VIDEO_EXTENSIONS]
         return Frames(videos, self.frames) if videos else None
 
     @cached_property

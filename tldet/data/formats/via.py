@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tldet.data.formats.json_files import as_dict, as_list, opening, read_values
+from tldet.data.formats.json_files import as_dict, as_list, opening, read_images
 from tldet.data.formats.records import (
     Dataset,
     ImageRecord,
     Shape,
     Tally,
     bounds,
-    class_names,
     finite_number,
     label_text,
 )
@@ -46,18 +45,17 @@ def _read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
     Raises:
         DataError: a file is damaged, or a region is wrong; the message names it.
     """
-    found = Dataset("via", tree.root, [], [])
-    for path in files:
-        values = as_dict(read_values(path), str(path))
-        images = as_dict(values.get("_via_img_metadata", values), f"{path}: _via_img_metadata")
-        for key, value in images.items():
-            who = f"{path}: {key}"
-            name = label_text(as_dict(value, who).get("filename"), who, "filename")
-            image = ImageRecord(tree.find(name, path), path, key, tree.split(path), None, [])
-            image.shapes = _shapes(value, key, who, found.tally)
-            found.images.append(image)
-    found.classes = class_names(found.images)
-    return found
+    return read_images("via", tree, files, _images)
+
+
+def _images(tree: Tree, path: Path, content: Any, tally: Tally) -> Iterator[ImageRecord]:
+    values = as_dict(content, str(path))
+    for key, value in as_dict(values.get("_via_img_metadata", values), f"{path}: _via_img_metadata").items():
+        who = f"{path}: {key}"
+        name = label_text(as_dict(value, who).get("filename"), who, "filename")
+        image = ImageRecord(tree.find(name, path), path, key, tree.split(path), None, [])
+        image.shapes = _shapes(value, key, who, tally)
+        yield image
 
 
 def _shapes(value: dict[str, Any], key: str, who: str, tally: Tally) -> list[Shape]:
@@ -87,16 +85,11 @@ def _shape(outline: dict[str, Any], location: str, who: str, tally: Tally) -> Sh
             raise DataError(f"{who}: a polygon needs three or more all_points_x and as many all_points_y")
         points = [finite_number(one, who, "all_points") for pair in zip(xs, ys, strict=True) for one in pair]
         return Shape("", location, bounds([points]), [points])
-    names = {
-        "rect": ("x", "y", "width", "height"),
-        "circle": ("cx", "cy", "r", "r"),
-        "ellipse": ("cx", "cy", "rx", "ry"),
-    }
-    if kind not in names:
+    if kind not in _NUMBERS:
         raise DataError(f"{who}: shape name {str(kind)[:40]!r} is unknown")
-    x, y, width, height = (finite_number(outline.get(name), who, name) for name in names[kind])
+    x, y, width, height = (finite_number(outline.get(name), who, name) for name in _NUMBERS[kind])
     if min(width, height) < 0:
-        raise DataError(f"{who}: {names[kind][2]} and {names[kind][3]} must not be negative")
+        raise DataError(f"{who}: {_NUMBERS[kind][2]} and {_NUMBERS[kind][3]} must not be negative")
     if kind == "rect":
         return Shape("", location, (x, y, x + width, y + height))
     tally.add(who, kind, "read as the box around it")

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tldet.workflows.data_options import DataOptions
 from tldet.workflows.options import (
     ABOVE_0,
     REQUIRED,
@@ -21,7 +20,7 @@ from tldet.workflows.options import (
     split_option,
     tiles_option,
 )
-from tldet.workflows.requests import Request
+from tldet.workflows.requests import DataOptions, Request
 
 if TYPE_CHECKING:
     from tldet.coco.records import CocoSource

@@ -7,13 +7,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import wraps
 from itertools import product
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, cast
 
 from tldet.errors import ConfigError
-from tldet.workflows.options import CFG_OPTIONS, REQUIRED, Option, flag
+from tldet.workflows.options import (
+    CFG_OPTIONS,
+    REQUIRED,
+    Option,
+    described,
+    flag,
+    format_option,
+    option,
+    voc_boxes_option,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from tldet.data.formats.source import SourceOptions
 
 P = ParamSpec("P")
 Q = TypeVar("Q")
@@ -58,6 +70,31 @@ class Request:
                 pairs.append(f"{one.sets[0]}={value!r}")
                 pairs += [f"{key}=None" for key in one.sets[1:]]
         return [*pairs, *getattr(self, "cfg_options", ())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions(Request):
+    """Options of a dataset in any format; a command declares ``data`` or ``images`` anew to describe its own use."""
+
+    data: str | Path | None = field(
+        default=None,
+        kw_only=False,
+        metadata=described("dataset folder with images and annotations, or an annotation file", metavar="DATA"),
+    )
+    images: str | Path | None = option("image directory (default: found by file names)", metavar="DIR")
+    format: str | None = format_option()
+    voc_boxes: Literal["continuous", "inclusive"] | None = voc_boxes_option()
+
+    def source_options(self, classes: str | Path | None = None, *, missing: bool = False) -> SourceOptions:
+        """Return the options for reading the annotations.
+
+        Args:
+            classes: see :class:`~tldet.data.formats.source.SourceOptions`, as ``missing``.
+            missing: images may be missing.
+        """
+        from tldet.data.formats.source import SourceOptions
+
+        return SourceOptions(self.format, self.voc_boxes or "auto", classes, missing)
 
 
 @dataclass(frozen=True, kw_only=True)

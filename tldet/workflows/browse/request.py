@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tldet.workflows.data_options import DataOptions
 from tldet.workflows.options import (
     COUNT,
     PROBABILITY,
@@ -16,6 +15,7 @@ from tldet.workflows.options import (
     device_option,
     option,
 )
+from tldet.workflows.requests import DataOptions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tldet.data.checks.findings import SEVERITIES, Severity
 from tldet.errors import ConfigError
-from tldet.workflows.data_options import DataOptions
 from tldet.workflows.options import (
     COUNT,
     PROBABILITY,
@@ -15,6 +14,7 @@ from tldet.workflows.options import (
     device_option,
     option,
 )
+from tldet.workflows.requests import DataOptions
 from tldet.workflows.training.run_options import LengthOptions
 
 

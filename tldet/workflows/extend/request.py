@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from tldet.workflows.options import described, option
-from tldet.workflows.training.data_options import BadImageOption, TrainingDataOptions
 from tldet.workflows.training.request import MatchOptions
 from tldet.workflows.training.run_options import (
+    BadImageOption,
     LengthOptions,
     NewRunOptions,
     SettingsOptions,
+    TrainingDataOptions,
 )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tldet.errors import ConfigError
-from tldet.workflows.data_options import DataOptions
 from tldet.workflows.options import (
     described,
     device_option,
@@ -16,6 +15,7 @@ from tldet.workflows.options import (
     precision_option,
     split_option,
 )
+from tldet.workflows.requests import DataOptions
 
 if TYPE_CHECKING:
     from tldet.coco.records import CocoSource

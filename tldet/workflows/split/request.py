@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tldet.workflows.data_options import DataOptions
 from tldet.workflows.options import REQUIRED, described, option
+from tldet.workflows.requests import DataOptions
 
 _OPEN_SHARE, _FOLDS = "(0, 0.9]", "[2, inf)"
 

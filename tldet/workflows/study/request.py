@@ -8,9 +8,8 @@ from pathlib import Path
 
 from tldet.data.presets import PRESETS
 from tldet.workflows.options import COUNT, REQUIRED, SHARE, option
-from tldet.workflows.training.data_options import BadImageOption, TrainingDataOptions
 from tldet.workflows.training.request import DEFAULT_MODEL
-from tldet.workflows.training.run_options import LengthOptions, SettingsOptions
+from tldet.workflows.training.run_options import BadImageOption, LengthOptions, SettingsOptions, TrainingDataOptions
 
 FRACTIONS = (0.05, 0.1, 0.25, 0.5, 1.0)  # of a learning curve
 VARIANT_NAMES = ("scratch", "frozen", "finetuned", "gradual", "layer-decay")

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from tldet.errors import TrainingError
 from tldet.workflows.options import ABOVE_0, SHARE, described, option
 from tldet.workflows.requests import Request, RunRequest, options
-from tldet.workflows.training.data_options import BadImageOption, TrainingDataOptions
 from tldet.workflows.training.run_options import (
+    BadImageOption,
     LengthOptions,
     NewRunOptions,
     SettingsOptions,
+    TrainingDataOptions,
     epochs_option,
 )
 

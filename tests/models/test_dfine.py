@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tldet.config import read_config
+from tldet.models.assigners.hungarian import NONE, MatchCosts, PaddedTargets, match_queries, merged, objects_of
 from tldet.models.cost import multiply_adds, parameters_of
 from tldet.models.denoising import denoising_queries
 from tldet.models.detector import Detector, build_detector
@@ -19,17 +20,7 @@ from tldet.models.meta_tensors import without_storage
 from tldet.models.necks.hybrid_encoder import RepBlock
 from tldet.models.normalizers import RunningNormalizers
 from tldet.models.query_decoder import DecoderOptions, Prediction, QueryDecoder, moved
-from tldet.models.query_losses import (
-    NONE,
-    MatchCosts,
-    PaddedTargets,
-    class_loss,
-    fine_grained_loss,
-    match_queries,
-    merged,
-    objects_of,
-    pairs_of,
-)
+from tldet.models.query_losses import class_loss, fine_grained_loss, pairs_of
 from tldet.structures.target import Target
 from tldet.transfer.weights import load_detector
 

@@ -186,9 +186,8 @@ def _step(section: Any, path: str) -> SampleTransform | CustomTransform:
     if not isinstance(section, Mapping):
         return CustomTransform(section, f"{path}: transform {getattr(section, '__name__', type(section).__name__)}")
     built = build(TRANSFORMS, section, path)
-    return (
-        built if isinstance(built, SampleTransform) else CustomTransform(built, f"{path}: transform {section['type']}")
-    )
+    who = f"{path}: transform {section['type']}"
+    return built if isinstance(built, SampleTransform) else CustomTransform(built, who)
 
 
 class Pipeline:

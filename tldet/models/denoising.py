@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tldet.models.assigners.hungarian import NONE, PaddedTargets
 from tldet.models.boxes import corners_of
-from tldet.models.query_losses import NONE, PaddedTargets
 from tldet.system.device import send
 
 _EPS = 1e-5  # least side and center of a box

@@ -1,11 +1,9 @@
-"""Hungarian matching and losses of query-based detectors (DETR, Carion et al. 2020; D-FINE, Peng et al. 2024).
+"""Losses of query-based detectors (DETR, Carion et al. 2020; D-FINE, Peng et al. 2024).
 
-An assignment is a (B, Q) tensor: the object of each query, or NONE. It is the same for matched and for denoising
-queries, so that all losses are computed for the whole batch at once.
+The assignment of objects is that of :mod:`tldet.models.assigners.hungarian`.
 
-Letters for shapes: B images, Q queries, G objects of the image that has most (at least 1), K classes, P pairs of a
-query and an object in the batch, N predictions of the same images, n + 1 bins of a distribution. Boxes are given by
-center and extent, in shares of the image.
+Letters for shapes: B images, Q queries, K classes, P pairs of a query and an object in the batch, n + 1 bins of a
+distribution. Boxes are given by center and extent, in shares of the image.
 """
 
 from __future__ import annotations
@@ -16,45 +14,49 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from tldet.models.boxes import area, center_form, corners_of
+from tldet.models.assigners.hungarian import NONE, PaddedTargets
+from tldet.models.boxes import corners_of, inside_fraction
 from tldet.models.losses import giou_loss, paired_iou
 from tldet.models.query_decoder import Prediction
 from tldet.structures.image import Size
 from tldet.structures.target import Target
-from tldet.system.device import constant, send
+from tldet.system.device import constant
 
-NONE = -1
 ClassLoss = Literal["vfl", "mal"]
 _TEMPERATURE = 5.0  # of the distributions in self-distillation (D-FINE, equation 6)
 _SCALE = 1000.0  # boxes are compared in thousandths of the image, far above the constants that avoid divisions by 0
-_LOG = 1e-8
-_LARGEST = 1e9  # cost of a prediction that is not finite
 
 
-class PaddedTargets(NamedTuple):
-    """Ground truth of a batch, padded to G objects per image."""
+class LossScope(NamedTuple):
+    """Which queries the losses of a prediction are computed on, and what they are divided by."""
 
-    boxes: Tensor  # (B, G, 4)
-    labels: Tensor  # (B, G)
-    counts: list[int]  # B
+    truth: PaddedTargets
+    scored: Tensor  # (B, Q) object of each query in the classification loss, or NONE
+    boxes: Tensor  # (B, Q) the same in the other losses
+    counted: Tensor | None  # (B, Q) bool, false for padding
+    shares: Tensor | None  # (B,) weight of the queries of an image
+    objects: float | Tensor  # divisor of the classification loss
+    pairs: float | Tensor  # divisor of the box losses
+    matched: float | Tensor  # queries with an object
+    rest: float | Tensor  # queries without
 
+    def queries(self, values: Tensor) -> Tensor:
+        """(B, Q) values times the weight of each query."""
+        values = values if self.counted is None else values * self.counted
+        return values if self.shares is None else values * self.shares[:, None]
 
-def objects_of(targets: Sequence[Target], size: Size) -> PaddedTargets:
-    """Return the objects of a batch, without crowd regions, in shares of the padded image.
+    def of(self, values: Tensor, image: Tensor) -> Tensor:
+        """(P,) values times the weight of the image of each."""
+        return values if self.shares is None else values * self.shares[image]
 
-    Args:
-        targets: ground truth of each image, pixels.
-        size: height and width of the padded image.
-    """
-    boxes = [target.boxes[target.known.objects] for target in targets]
-    labels = [target.labels[target.known.objects] for target in targets]
-    corners = pad_sequence([*boxes, boxes[0].new_zeros(1, 4)], batch_first=True)[:-1]  # G is at least 1
-    corners = corners / constant([size[1], size[0]] * 2, corners)
-    center, extent = center_form(corners)
-    padded = pad_sequence([*labels, labels[0].new_zeros(1)], batch_first=True)[:-1]
-    return PaddedTargets(torch.cat([center, extent], -1), padded, [len(one) for one in boxes])
+    def distilled(self, terms: Tensor, matched: Tensor) -> Tensor:
+        """Combine terms (B, Q) of matched queries and of the others, each by the root of its number (D-FINE, eq. 6)."""
+        terms = terms / 4  # mean over the sides
+        terms = terms if self.counted is None else terms * self.counted
+        with_object, without = (torch.as_tensor(n, device=terms.device).clamp(min=1) for n in (self.matched, self.rest))
+        a, b = with_object.sqrt(), without.sqrt()
+        return ((terms * matched).sum() / a + (terms * ~matched).sum() / b) / (a + b)
 
 
 class MatchedQueries(NamedTuple):
@@ -70,88 +72,31 @@ class MatchedQueries(NamedTuple):
         return values[self.image, self.query].float()
 
 
-class MatchCosts(NamedTuple):
-    """Weights of the matching costs, and the focal parameters of the class cost."""
-
-    classes: float = 2.0
-    l1: float = 5.0
-    giou: float = 2.0
-    alpha: float = 0.25
-    gamma: float = 2.0
-
-
-@torch.no_grad()
-def match_queries(predictions: Sequence[Prediction], objects: PaddedTargets, costs: MatchCosts) -> Tensor:
-    """Match each object to one query of each prediction at the least total cost (Carion et al. 2020, section 3.1).
-
-    The costs of all predictions and images are computed in one go and copied to the host once. SciPy solves one
-    assignment for each prediction and image: it has no batched solver.
-
-    Args:
-        predictions: N predictions.
-        objects: the ground truth.
-        costs: see :class:`MatchCosts`.
-
-    Returns:
-        (N, B, Q) int64: the object of each query, or NONE.
-    """
-    from scipy.optimize import linear_sum_assignment  # takes time that other heads do not need
-
-    logits = torch.stack([one.logits for one in predictions]).float()  # (N, B, Q, K)
-    boxes = torch.stack([one.boxes for one in predictions]).float()
-    assigned = torch.full(logits.shape[:3], NONE)
-    if max(objects.counts, default=0):
-        cost = _costs(logits, boxes, objects, costs).cpu().numpy()
-        for number, image in ((n, i) for n in range(len(cost)) for i in range(len(objects.counts))):
-            queries, found = linear_sum_assignment(cost[number, image, :, : objects.counts[image]])
-            assigned[number, image, torch.from_numpy(queries)] = torch.from_numpy(found)
-    return send(assigned, logits.device)
-
-
-def _costs(logits: Tensor, boxes: Tensor, objects: PaddedTargets, costs: MatchCosts) -> Tensor:
-    """(N, B, Q, G) matching costs of (N, B, Q, K) logits and (N, B, Q, 4) boxes."""
-    labels = objects.labels.expand(len(logits), -1, -1)[:, :, None].expand(-1, -1, logits.shape[2], -1)
-    chance = logits.sigmoid().gather(-1, labels)
-    absent = (1 - costs.alpha) * chance**costs.gamma * -(1 - chance + _LOG).log()
-    present = costs.alpha * (1 - chance) ** costs.gamma * -(chance + _LOG).log()
-    l1 = (boxes[..., None, :] - objects.boxes[None, :, None]).abs().sum(-1)
-    overlap = _pairwise_giou(corners_of(boxes), corners_of(objects.boxes))
-    cost = costs.classes * (present - absent) + costs.l1 * l1 - costs.giou * overlap
-    return cost.nan_to_num(_LARGEST, _LARGEST, _LARGEST)
-
-
-def _pairwise_giou(boxes: Tensor, others: Tensor) -> Tensor:
-    """(N, B, Q, G) generalized IoU of (N, B, Q, 4) and (B, G, 4) corners."""
-    a, b = boxes[..., None, :], others[None, :, None]
-    shared = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
-    hull = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).prod(-1)
-    union = area(a) + area(b) - shared
-    return shared / union - (hull - union) / hull
-
-
-def merged(assigned: Tensor, objects: int) -> Tensor:
-    """Unite the assignments of all layers (D-FINE, section 4.2): a query takes the object that most layers gave it.
-
-    Args:
-        assigned: (N, B, Q) object of each query, or NONE.
-        objects: G.
-
-    Returns:
-        (B, Q) int64, the object of each query, or NONE; several queries may have the same object.
-    """
-    if not objects:
-        return assigned[0]
-    given = (assigned + 1).permute(1, 2, 0)  # (B, Q, N)
-    votes = given.new_zeros(*given.shape[:2], objects + 1).scatter_add_(2, given, torch.ones_like(given))[..., 1:]
-    most, best = votes.max(-1)
-    return torch.where(most > 0, best, NONE)
-
-
 def pairs_of(assigned: Tensor, objects: PaddedTargets) -> MatchedQueries:
     """Return the pairs of a (B, Q) assignment."""
     image, query = (assigned != NONE).nonzero(as_tuple=True)
     number = assigned[image, query]
     return MatchedQueries(image, query, objects.boxes[image, number], objects.labels[image, number])
+
+
+def background_of(boxes: Tensor, size: Size, targets: Sequence[Target], ignore_iof_thr: float) -> Tensor | None:
+    """(B, Q, K or 1) bool, false where a query may be an object that is not annotated; None if there is none.
+
+    Args:
+        boxes: (B, Q, 4) shares.
+        size: of the padded image, pixels.
+        targets: ground truth of each image.
+        ignore_iof_thr: share of a box inside a crowd region from which it is no background.
+    """
+    if not any(target.partial or len(target.known.crowds) for target in targets):
+        return None
+    rows, scale = [], constant([size[1], size[0]] * 2, boxes)
+    for box, target in zip(boxes, targets, strict=True):
+        outside = inside_fraction(corners_of(box) * scale, target.boxes[target.known.crowds]) < ignore_iof_thr
+        known = outside.new_ones(1) if target.labeled is None else target.labeled
+        rows.append(outside[:, None] & known)
+    wide = max(row.shape[1] for row in rows)
+    return torch.stack([row.expand(-1, wide) for row in rows])
 
 
 def class_loss(

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from tldet.config import require_ranges
+from tldet.models.assigners.hungarian import NONE, MatchCosts, PaddedTargets, match_queries, merged, objects_of
 from tldet.models.assigners.matching import generator_for
-from tldet.models.boxes import Sizes, clip_batch, corners_of, inside_fraction
+from tldet.models.boxes import Sizes, clip_batch, corners_of
 from tldet.models.denoising import Denoising, denoising_queries
 from tldet.models.heads.base import Head
 from tldet.models.losses import LossNormalizers, Normalizer
@@ -30,16 +31,12 @@ from tldet.models.necks.fpn import BatchNorm
 from tldet.models.postprocess import DetectionTensors, best_pairs, take_rows
 from tldet.models.query_decoder import DecoderOptions, Prediction, QueryDecoder
 from tldet.models.query_losses import (
-    NONE,
     ClassLoss,
-    MatchCosts,
-    PaddedTargets,
+    LossScope,
+    background_of,
     class_loss,
     distillation_terms,
     fine_grained_loss,
-    match_queries,
-    merged,
-    objects_of,
     pair_iou,
     pairs_of,
     query_box_losses,
@@ -48,7 +45,6 @@ from tldet.models.query_proposals import Proposals
 from tldet.registry import HEADS
 from tldet.structures.image import Size
 from tldet.structures.target import Target
-from tldet.system.device import constant
 
 _STAGE = 7  # of the random numbers
 _OBJECTS, _PAIRS, _NOISY = 10.0, 20.0, 100.0  # assumed per image before the first step
@@ -234,7 +230,7 @@ class DFineHead(Head):
         rest = images * raw.proposals.logits.shape[1] - pairs
         found = {}
         for (name, one), own in zip(outputs.items(), matched, strict=True):
-            scope = _Scope(objects, own, own if united is None else united, None, None, count, pairs, pairs, rest)
+            scope = LossScope(objects, own, own if united is None else united, None, None, count, pairs, pairs, rest)
             found[name] = self._losses(one, layers[-1], scope, raw.size, targets)
         if raw.denoising is not None:
             found |= self._denoising_losses(raw, raw.denoising, objects, count, targets)
@@ -248,7 +244,7 @@ class DFineHead(Head):
         shares = 1 / noisy.groups.clamp(min=1)
         matched = self.normalizers.divisor("noisy", (noisy.assigned != NONE).sum(), len(targets))
         rest = noisy.counted.sum() - matched if self.settings.convention == "transformers" else matched
-        scope = _Scope(objects, noisy.assigned, noisy.assigned, noisy.counted, shares, count, count, matched, rest)
+        scope = LossScope(objects, noisy.assigned, noisy.assigned, noisy.counted, shares, count, count, matched, rest)
         aligned = enumerate(self._aligned(layers, main=False))
         return {f"denoising {n}": self._losses(a, layers[-1], scope, raw.size, targets) for n, a in aligned}
 
@@ -261,7 +257,7 @@ class DFineHead(Head):
         return [*shifted, Prediction(*layers[-1][:2])] if main else shifted
 
     def _losses(
-        self, one: Prediction, teacher: Prediction, scope: _Scope, size: Size, targets: Sequence[Target]
+        self, one: Prediction, teacher: Prediction, scope: LossScope, size: Size, targets: Sequence[Target]
     ) -> dict[str, Tensor]:
         """Compute the weighted losses of one prediction."""
         s, boxes = self.settings, one.boxes.clamp(0, 1)
@@ -296,54 +292,3 @@ class DFineHead(Head):
         boxes = clip_batch(boxes, sizes).masked_fill(~good[..., None], 0)
         scores, labels = scores.masked_fill(~good, 0), labels.masked_fill(~good, 0)
         return DetectionTensors(boxes, scores, labels, good.sum(1))
-
-
-class _Scope(NamedTuple):
-    """Which queries the losses of a prediction are computed on, and what they are divided by."""
-
-    truth: PaddedTargets
-    scored: Tensor  # (B, Q) object of each query in the classification loss, or NONE
-    boxes: Tensor  # (B, Q) the same in the other losses
-    counted: Tensor | None  # (B, Q) bool, false for padding
-    shares: Tensor | None  # (B,) weight of the queries of an image
-    objects: float | Tensor  # divisor of the classification loss
-    pairs: float | Tensor  # divisor of the box losses
-    matched: float | Tensor  # queries with an object
-    rest: float | Tensor  # queries without
-
-    def queries(self, values: Tensor) -> Tensor:
-        """(B, Q) values times the weight of each query."""
-        values = values if self.counted is None else values * self.counted
-        return values if self.shares is None else values * self.shares[:, None]
-
-    def of(self, values: Tensor, image: Tensor) -> Tensor:
-        """(P,) values times the weight of the image of each."""
-        return values if self.shares is None else values * self.shares[image]
-
-    def distilled(self, terms: Tensor, matched: Tensor) -> Tensor:
-        """Combine terms (B, Q) of matched queries and of the others, each by the root of its number (D-FINE, eq. 6)."""
-        terms = terms / 4  # mean over the sides
-        terms = terms if self.counted is None else terms * self.counted
-        with_object, without = (torch.as_tensor(n, device=terms.device).clamp(min=1) for n in (self.matched, self.rest))
-        a, b = with_object.sqrt(), without.sqrt()
-        return ((terms * matched).sum() / a + (terms * ~matched).sum() / b) / (a + b)
-
-
-def background_of(boxes: Tensor, size: Size, targets: Sequence[Target], ignore_iof_thr: float) -> Tensor | None:
-    """(B, Q, K or 1) bool, false where a query may be an object that is not annotated; None if there is none.
-
-    Args:
-        boxes: (B, Q, 4) shares.
-        size: of the padded image, pixels.
-        targets: ground truth of each image.
-        ignore_iof_thr: share of a box inside a crowd region from which it is no background.
-    """
-    if not any(target.partial or len(target.known.crowds) for target in targets):
-        return None
-    rows, scale = [], constant([size[1], size[0]] * 2, boxes)
-    for box, target in zip(boxes, targets, strict=True):
-        outside = inside_fraction(corners_of(box) * scale, target.boxes[target.known.crowds]) < ignore_iof_thr
-        known = outside.new_ones(1) if target.labeled is None else target.labeled
-        rows.append(outside[:, None] & known)
-    wide = max(row.shape[1] for row in rows)
-    return torch.stack([row.expand(-1, wide) for row in rows])

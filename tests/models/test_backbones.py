@@ -71,7 +71,7 @@ def declared(backbone: Backbone, size: tuple[int, int]) -> list[tuple[int, int, 
     ("name", "recipe"),
     [*CASES, *(pytest.param(*case, marks=pytest.mark.slow) for case in WHOLE if case not in CASES)],
 )
-def test_a_step_and_a_prediction(name: str, recipe: str) -> None:
+def test_a_training_step_and_a_prediction(name: str, recipe: str) -> None:
     model = with_backbone(recipe, name)
     backbone: Any = model.backbone
     backbone.freeze()
@@ -135,7 +135,7 @@ GOLDEN = {
 
 
 @pytest.mark.parametrize(("layers", "expected"), GOLDEN.items())
-def test_trainable_parameters_of_resnet50_are_torchvision_s(layers: int, expected: int) -> None:
+def test_trainable_parameters_of_resnet50_equal_torchvision(layers: int, expected: int) -> None:
     fpn = torchvision.models.detection.backbone_utils.resnet_fpn_backbone
     reference = fpn(backbone_name="resnet50", weights=None, trainable_layers=layers)
     assert trainable(reference.body) == expected
@@ -161,7 +161,7 @@ def shaken(module: nn.Module) -> dict[str, Tensor]:
     ["vgg11_bn", "resnet18", "regnet_y_400mf", "densenet121", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0",
      "convnext_tiny", "swin_t", "swin_v2_t"],
 )  # fmt: skip
-def test_weights_of_torchvision_give_torchvision_s_features(name: str, tmp_path: Path) -> None:
+def test_torchvision_weights_give_equal_features(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     whole = torchvision.models.get_model(name, weights=None).eval()
     torch.save(shaken(whole), tmp_path / "w.pth")
@@ -180,7 +180,7 @@ def test_weights_of_torchvision_give_torchvision_s_features(name: str, tmp_path:
         torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-5)
 
 
-def test_alexnet_sees_what_torchvision_s_sees_some_pixels_further_on(tmp_path: Path) -> None:
+def test_alexnet_features_equal_torchvision_on_a_shifted_image(tmp_path: Path) -> None:
     """Its cells lie where ResNet's do: torchvision's, on an image moved right and down, are the same inside."""
     torch.manual_seed(0)
     whole = torchvision.models.alexnet(weights=None).eval()
@@ -201,7 +201,7 @@ def test_alexnet_sees_what_torchvision_s_sees_some_pixels_further_on(tmp_path: P
     "name", ["resnet18", "convnext_atto", "swin_tiny_patch4_window7_224", "tf_efficientnet_lite0", "regnety_002",
              "densenet121", "vgg11", "mobilenetv3_small_050", "hrnet_w18_small"],
 )  # fmt: skip
-def test_weights_of_timm_give_timm_s_features(name: str, tmp_path: Path) -> None:
+def test_timm_weights_give_equal_features(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     state = shaken(timm.create_model(name, pretrained=False).eval())
     torch.save(state, tmp_path / "w.pth")
@@ -226,7 +226,7 @@ def test_weights_of_timm_give_timm_s_features(name: str, tmp_path: Path) -> None
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
 
 
-def test_a_vision_transformer_gives_its_own_last_tokens(tmp_path: Path) -> None:
+def test_vision_transformer_features_equal_timm_tokens(tmp_path: Path) -> None:
     torch.manual_seed(0)
     whole = timm.create_model("vit_tiny_patch16_224", pretrained=False).eval()
     torch.save(whole.state_dict(), tmp_path / "w.pth")
@@ -240,7 +240,7 @@ def test_a_vision_transformer_gives_its_own_last_tokens(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(224, 320), (100, 67)])
-def test_patches_of_14_pixels_come_out_on_a_grid_of_16(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patches_of_14_pixels_give_stride_16(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """A map that says where each patch's center lies must say where each cell's center lies afterwards."""
     backbone = ViTBackbone("vit_small_patch14_dinov2")
 
@@ -259,7 +259,7 @@ def test_patches_of_14_pixels_come_out_on_a_grid_of_16(size: tuple[int, int], mo
         assert abs(float(along[-1] - expected[-1])) <= 1.0, "the last cell may touch the padding's end"
 
 
-def test_the_simple_pyramid_doubles_and_halves() -> None:
+def test_simple_pyramid_resolutions() -> None:
     neck = SimpleFeaturePyramid([32], [16], out_channels=8, out_strides=[4, 8, 16, 32, 64]).eval()
     levels = neck([torch.randn(1, 32, 3, 5)])
     assert [tuple(level.shape) for level in levels] == [
@@ -294,7 +294,7 @@ def test_the_simple_pyramid_doubles_and_halves() -> None:
         ("dpn48b", None, 123.675, 58.395),
     ],
 )
-def test_weights_bring_their_own_normalization(name: str, weights: str | None, mean: float, std: float) -> None:
+def test_normalization_is_that_of_the_weights(name: str, weights: str | None, mean: float, std: float) -> None:
     found = find_backbone(name)
     assert found.weights == weights
     assert found.mean[0] == pytest.approx(mean, abs=0.02)
@@ -315,21 +315,21 @@ def test_weights_bring_their_own_normalization(name: str, weights: str | None, m
         ("beit_base_patch16_224", "supports one image size only"),
     ],
 )
-def test_names_that_cannot_be_used(name: str, said: str) -> None:
+def test_unsupported_backbone_names_are_errors(name: str, said: str) -> None:
     with pytest.raises(ConfigError) as raised:
         replace_backbone(read_config("retinanet_lite0").data["model"], name)
     assert said in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
-def test_levels_have_no_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gap_between_levels_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     gappy = dataclasses.replace(find_backbone("resnet18"), strides=(8, 32))
     monkeypatch.setattr("tldet.models.replace.find_backbone", lambda _: gappy)
     with pytest.raises(ConfigError, match=r"levels of stride \[8, 32\] but lacks \[16\] in between"):
         replace_backbone(read_config("retinanet_lite0").data["model"], "gappy")
 
 
-def test_levels_that_a_backbone_lacks_go_with_what_the_head_says_of_them() -> None:
+def test_missing_levels_are_removed_from_the_head_settings() -> None:
     recipe = read_config("faster_rcnn_r50").data["model"]
     model, lines = replace_backbone(recipe, "efficientvit_m0")
     assert model["backbone"]["out_strides"] == [16, 32]
@@ -364,7 +364,7 @@ def test_a_head_is_fitted_to_its_levels(
     assert bool(changes) == (len(new) < 4)
 
 
-def test_the_stem_of_a_vision_transformer_freezes_with_its_tokens_and_positions() -> None:
+def test_freezing_the_vision_transformer_stem_includes_tokens_and_positions() -> None:
     backbone = ViTBackbone("vit_tiny_patch16_224", frozen_stages=1).freeze()
     frozen = {name for name, p in backbone.named_parameters() if not p.requires_grad}
     assert {
@@ -376,7 +376,7 @@ def test_the_stem_of_a_vision_transformer_freezes_with_its_tokens_and_positions(
     assert not any(name.startswith(("body.blocks.1.", "body.norm")) for name in frozen)
 
 
-def test_layer_decay_reaches_tokens_and_positions() -> None:
+def test_layer_decay_includes_tokens_and_positions() -> None:
     model = nn.Module()
     model.backbone = ViTBackbone("vit_tiny_patch16_224")
     optimizer = build_optimizer(model, {"type": "AdamW", "lr": 1.0, "layer_decay": 0.5}, 4)
@@ -387,14 +387,14 @@ def test_layer_decay_reaches_tokens_and_positions() -> None:
     assert rates[id(body.pos_embed)] == rates[id(body.patch_embed.proj.weight)] == pytest.approx(0.5**13)
 
 
-def test_layer_norms_learn_where_batch_norms_are_frozen() -> None:
+def test_layer_norms_are_trained_with_frozen_batch_norm() -> None:
     backbone = TorchvisionBackbone("convnext_tiny", frozen_stages=0, norm="frozen", out_norm="layer").freeze()
     norms = [m for m in backbone.modules() if isinstance(m, nn.LayerNorm)]
     learning = [m for m in norms if m.weight.requires_grad]
     assert len(norms) - len(learning) == 1, "only the stem's"
 
 
-def test_a_trace_draws_nothing_at_random() -> None:
+def test_tracing_leaves_the_random_state() -> None:
     trace.cache_clear()
     torch.manual_seed(0)
     expected = torch.rand(1)

@@ -44,7 +44,7 @@ def test_logits_are_a_linear_layer_on_the_mean_of_the_last_map() -> None:
     assert torch.allclose(model.eval()(batch()), means @ model.fc.weight.T)
 
 
-def test_smoothed_loss_is_the_formula() -> None:
+def test_label_smoothing_equals_the_formula() -> None:
     model = classifier(smoothing=0.3)
     nn.init.zeros_(model.fc.weight)
     model.fc.bias.data = torch.tensor([math.log(2), 0.0, 0.0])  # probabilities 1/2, 1/4, 1/4
@@ -53,7 +53,7 @@ def test_smoothed_loss_is_the_formula() -> None:
     assert model.loss(batch())["loss_cls"].item() == pytest.approx(mean, rel=1e-6)
 
 
-def test_training_gives_losses_and_evaluation_logits() -> None:
+def test_training_returns_losses_and_evaluation_logits() -> None:
     model = classifier()
     assert set(model.train()(batch(1))) == {"loss_cls"}
     assert model.eval()(batch(1)).shape == (4, 3)
@@ -73,7 +73,7 @@ def test_targets_are_shares_of_the_pixels(how: dict[str, float], seed: int) -> N
     assert torch.allclose(images.mean((1, 2, 3)), targets @ torch.arange(4.0), atol=1e-5)
 
 
-def test_mixup_blends_and_cutmix_pastes() -> None:
+def test_mixup_and_cutmix_pixels() -> None:
     blended, _ = mixed(0, mixup=1.0)
     assert all(len(one.unique()) == 1 for one in blended)
     pasted, _ = mixed(3, cutmix=1.0)
@@ -81,14 +81,14 @@ def test_mixup_blends_and_cutmix_pastes() -> None:
     assert set(pasted.unique().tolist()) == {0.0, 1.0, 2.0, 3.0}
 
 
-def test_both_are_drawn_from_the_seed() -> None:
+def test_mixing_depends_on_the_seed() -> None:
     both = {"mixup": 0.5, "cutmix": 0.5}
     assert all(torch.equal(a, b) for a, b in zip(mixed(7, **both), mixed(7, **both), strict=True))
     kinds = {max(len(one.unique()) for one in mixed(seed, **both)[0]) for seed in range(12)}
     assert kinds == {1, 2}, "mixup and CutMix both come up"
 
 
-def test_no_seed_mixes_nothing() -> None:
+def test_without_a_seed_images_are_not_mixed() -> None:
     model = classifier(mixup=1.0, cutmix=1.0)
     torch.testing.assert_close(model.loss(batch())["loss_cls"], classifier_loss_without_mixing(model))
     assert not torch.equal(model.loss(batch(5))["loss_cls"], model.loss(batch())["loss_cls"])
@@ -98,13 +98,13 @@ def classifier_loss_without_mixing(model: Classifier) -> Tensor:
     return nn.functional.cross_entropy(model.logits(batch().images.float()), batch().labels)
 
 
-def test_one_image_alone_can_be_mixed() -> None:
+def test_mixing_a_batch_of_one_image() -> None:
     images, targets = mix_images(torch.ones(1, 3, 4, 4), torch.tensor([[1.0, 0.0]]), 0, mixup=0.5, cutmix=0.5)
     assert torch.equal(images, torch.ones(1, 3, 4, 4))
     assert torch.equal(targets, torch.tensor([[1.0, 0.0]]))
 
 
-def test_a_backbone_of_the_registry_is_taken() -> None:
+def test_a_registered_backbone_is_used() -> None:
     backbone = {"type": "TimmBackbone", "name": "mobilenetv3_small_050", "out_strides": [16, 32], "norm": "batch"}
     model = build_classifier({"backbone": backbone, "classifier": {"dropout": 0.1}}, ["a", "b"])
     assert model.fc.in_features == model.backbone.channels[-1] == 288

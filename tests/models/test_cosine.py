@@ -25,7 +25,7 @@ def test_values_by_hand() -> None:
     assert layer.bias is None
 
 
-def test_neither_length_matters() -> None:
+def test_logits_do_not_depend_on_vector_lengths() -> None:
     torch.manual_seed(0)
     layer, x = CosineClassifier(16, 5, scale=7.0), torch.randn(4, 16)
     logits = layer(x)
@@ -34,7 +34,7 @@ def test_neither_length_matters() -> None:
     torch.testing.assert_close(layer(x * 90), logits)
 
 
-def test_the_gradient_turns_a_row_and_does_not_stretch_it() -> None:
+def test_the_gradient_is_orthogonal_to_the_weight() -> None:
     torch.manual_seed(0)
     layer = CosineClassifier(16, 5)
     layer(torch.randn(4, 16)).square().sum().backward()
@@ -80,7 +80,7 @@ def batch() -> Batch:
 
 
 @pytest.mark.parametrize("recipe", ["faster_rcnn_lite0", "cascade_rcnn_lite0"])
-def test_a_detector_learns_and_finds_with_it(recipe: str) -> None:
+def test_a_detector_with_cosine_classifier_trains_and_predicts(recipe: str) -> None:
     model = detector(recipe, cosine="learned", score_thr=0.0).train()
     layers = [layer for layer in model.modules() if isinstance(layer, CosineClassifier)]
     assert len(layers) == (3 if "cascade" in recipe else 1)
@@ -101,7 +101,7 @@ def test_off_by_default() -> None:
 
 
 @pytest.mark.parametrize("cosine", ["none", "learned"])
-def test_rows_of_classes_come_from_a_plain_or_a_cosine_classifier_by_name(cosine: str) -> None:
+def test_classifier_weights_are_transferred_by_class_name(cosine: str) -> None:
     old = detector("faster_rcnn_lite0", ("a", "b", "c"), cosine=cosine)
     if cosine == "learned":
         old.head.box.cls_score.scale.data.fill_(31.0)  # type: ignore[union-attr, operator]

@@ -143,7 +143,7 @@ def test_levels_are_selected_by_stride() -> None:
         build_backbone({"type": "Plain", "out_strides": [32]})
 
 
-def test_a_backbone_of_the_base_class_stays_itself() -> None:
+def test_a_backbone_of_the_base_class_is_not_wrapped() -> None:
     backbone = build_backbone({"type": "OwnBackbone", "frozen_stages": 0})
     assert type(backbone) is OwnBackbone
     assert backbone.frozen_stages == 0
@@ -172,7 +172,7 @@ def test_the_keys_of_every_backbone_pass_the_check() -> None:
         ({"type": "OwnBackbone", "depth": 3}, "unexpected keyword argument 'depth'"),
     ],
 )
-def test_what_a_backbone_lacks_is_named(section: dict[str, Any], said: str) -> None:
+def test_a_missing_backbone_attribute_is_named(section: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as raised:
         build_backbone(section)
     assert said in str(raised.value)
@@ -190,7 +190,7 @@ def test_what_a_backbone_lacks_is_named(section: dict[str, Any], said: str) -> N
         ),
     ],
 )
-def test_what_a_head_lacks_is_named(head: str, said: str) -> None:
+def test_a_missing_head_attribute_is_named(head: str, said: str) -> None:
     with pytest.raises(ConfigError) as raised:
         build_detector(model(head))
     assert said in str(raised.value)

@@ -55,7 +55,7 @@ def test_every_parameter_gets_a_gradient_also_without_objects(recipe: str) -> No
 
 
 @pytest.mark.parametrize("recipe", [*RECIPES, "dfine_lite0"])
-def test_bfloat16_changes_the_losses_little_and_decodes_in_float32(recipe: str) -> None:
+def test_bfloat16_losses_are_close_and_boxes_float32(recipe: str) -> None:
     model, one = detector(recipe).eval(), batch([[8, 8, 40, 40], [50, 20, 90, 60]])
     with torch.no_grad():
         exact = model.loss(one)
@@ -80,14 +80,14 @@ def test_forward_compiles_as_one_graph(recipe: str, backend: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(HEADS))
-def test_the_classifier_starts_at_its_prior(kind: str) -> None:
+def test_initial_scores_equal_the_prior(kind: str) -> None:
     head: Any = HEADS[kind](32, STRIDES, 2, channels=64, stacked_convs=1, prior=0.2)
     raw = head.eval()([torch.zeros(1, 32, 2, 2) for _ in STRIDES])
     assert torch.stack([level.sigmoid() for level in raw.logits]).unique().tolist() == pytest.approx([0.2])
     assert head.bbox_pred.weight.std().item() == pytest.approx(0.01, rel=0.1)
 
 
-def test_towers() -> None:
+def test_tower_layers_and_norms() -> None:
     plain, grouped = tower(32, 64, 2), tower(32, 64, 2, norm="group", bias=False)
     assert [name for name, _ in plain.named_parameters()] == ["0.0.weight", "0.0.bias", "1.0.weight", "1.0.bias"]
     assert [name for name, _ in grouped.named_parameters()][:3] == ["0.0.weight", "0.1.weight", "0.1.bias"]
@@ -109,7 +109,7 @@ def test_borders_must_fit_the_levels() -> None:
         FCOSHead(64, (8, 16, 32), 3)
 
 
-def test_what_the_box_branch_of_fcos_says() -> None:
+def test_fcos_box_distances() -> None:
     said = torch.tensor([-1.0, 0.0, 2.0, 1000.0]).view(1, 4, 1, 1)
     cut = FCOSHead(64, STRIDES, 1, stacked_convs=0)
     cut.scales = level_scales(5)
@@ -121,7 +121,7 @@ def test_what_the_box_branch_of_fcos_says() -> None:
     assert torch.isfinite(found).all()
 
 
-def test_centerness_reads_the_tower_it_is_told_to() -> None:
+def test_fcos_centerness_uses_the_configured_tower() -> None:
     features = [torch.randn(1, 64, 2, 2) for _ in STRIDES]
     for tower_name, option in (("box_tower", "box"), ("cls_tower", "class")):
         head = FCOSHead(64, STRIDES, 2, stacked_convs=1, centerness_on=option)  # type: ignore[arg-type]
@@ -130,7 +130,7 @@ def test_centerness_reads_the_tower_it_is_told_to() -> None:
         assert not torch.allclose(head(features).centerness[0], before)
 
 
-def test_the_scores_of_fcos() -> None:
+def test_fcos_scores_and_thresholds() -> None:
     """One location and class: 0.6 by 0.3 as a product after the threshold, or as its root against it."""
     for scoring, limit, expected in (
         ("product", 0.5, [0.18]),
@@ -155,7 +155,7 @@ def test_the_mean_of_a_distribution() -> None:
     assert head._mean(said.flatten(1)).tolist() == [[2.0, 2.5, 4.0, 0.0]]
 
 
-def test_selection() -> None:
+def test_selection_by_score_nms_and_count() -> None:
     boxes = torch.tensor([[[0.0, 0, 10, 10], [1, 0, 11, 10], [1, 0, 11, 10], [30, 5, 40, 15], [0, 0, 5, 5]]])
     scores, labels = torch.tensor([[0.9, 0.8, 0.7, 0.6, 0.5]]), torch.tensor([[0, 0, 1, 0, 0]])
     good = torch.tensor([[True, True, True, True, False]])
@@ -186,7 +186,7 @@ def test_relu_before_p7() -> None:
 
 @pytest.mark.parametrize("extra", ["maxpool", "p6p7_c5", "p6p7_p5", "none"])
 @pytest.mark.parametrize("norm", ["none", "batch"])
-def test_a_list_of_maps_is_emptied_and_a_tuple_is_not(extra: Any, norm: Any) -> None:
+def test_fpn_empties_a_list_of_maps_but_not_a_tuple(extra: Any, norm: Any) -> None:
     torch.manual_seed(0)
     features = tuple(torch.randn(1, c, s, s + 1) for c, s in ((4, 9), (6, 5), (8, 3)))
     kept, given = [level.clone() for level in features], list(features)
@@ -205,7 +205,7 @@ def test_a_list_of_maps_is_emptied_and_a_tuple_is_not(extra: Any, norm: Any) -> 
             neck(wrong)
 
 
-def test_the_stride_in_the_first_convolution() -> None:
+def test_strided_1x1_convolution() -> None:
     usual, caffe = TorchvisionBackbone("resnet50"), TorchvisionBackbone("resnet50", strided_conv="1x1")
     for number in (2, 3, 4):
         first = getattr(caffe, f"layer{number}")[0]
@@ -223,7 +223,7 @@ def test_the_stride_in_the_first_convolution() -> None:
             TorchvisionBackbone(name, strided_conv="1x1")
 
 
-def test_a_head_copies_with_its_scales() -> None:
+def test_a_deep_copy_keeps_the_level_scales() -> None:
     """The running average of the weights is a deep copy."""
     head = copy.deepcopy(ATSSHead(64, STRIDES, 2, stacked_convs=1))
     assert [name for name, _ in head.named_parameters() if "scales" in name] == [f"scales.{i}" for i in range(5)]

@@ -82,14 +82,14 @@ def test_an_image_of_one_pixel(recipe: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_an_image_full_of_crowd_teaches_nothing(recipe: str) -> None:
+def test_an_image_of_crowd_regions_has_zero_loss(recipe: str) -> None:
     """Half a pyramid's anchors lie outside the image; the crowd is so wide that it takes these in, too."""
     losses = detector(recipe).train()(batch([target([[-1000, -1000, 1000, 1000]], crowd=True)]))
     assert {name: v.item() for name, v in losses.items()} == dict.fromkeys(losses, 0.0)
 
 
 @pytest.mark.parametrize("recipe", with_slow(RECIPES, MASKED))
-def test_five_thousand_objects(recipe: str) -> None:
+def test_an_image_with_5000_objects(recipe: str) -> None:
     generator = torch.Generator().manual_seed(0)
     corner = torch.rand(5000, 2, generator=generator) * torch.tensor([300.0, 220.0])
     boxes = torch.cat([corner, corner + 4 + 16 * torch.rand(5000, 2, generator=generator)], 1)
@@ -107,7 +107,7 @@ def test_five_thousand_objects(recipe: str) -> None:
         ("object", 0.5, [0, BACKGROUND, BACKGROUND]),
     ],
 )
-def test_who_is_rescued(rescue: str, least: float, expected: list[int]) -> None:
+def test_low_quality_matches(rescue: str, least: float, expected: list[int]) -> None:
     references = torch.tensor([[0.0, 0, 10, 10], [0, 30, 10, 40], [60, 60, 70, 70]])
     boxes = torch.tensor([[0.0, 0, 10, 9], [6, 0, 16, 10], [0, 30, 10, 32.8]])
     matched = match_by_iou(references, boxes, pos_iou_thr=0.7, neg_iou_thr=0.3, low_quality=rescue, min_pos_iou=least)
@@ -115,7 +115,7 @@ def test_who_is_rescued(rescue: str, least: float, expected: list[int]) -> None:
 
 
 @pytest.mark.parametrize("rescue", ["own", "object"])
-def test_matching_in_chunks_is_matching_at_once(monkeypatch: pytest.MonkeyPatch, rescue: str) -> None:
+def test_matching_in_chunks_equals_matching_at_once(monkeypatch: pytest.MonkeyPatch, rescue: str) -> None:
     generator = torch.Generator().manual_seed(0)
     corner = torch.rand(700, 2, generator=generator) * 50
     references = torch.cat([corner, corner + 4 + 20 * torch.rand(700, 2, generator=generator)], 1)
@@ -139,7 +139,7 @@ def test_references_inside_a_crowd_are_ignored_unless_they_match_an_object() -> 
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_frozen_norms_stay_frozen_in_training_statistics_too(recipe: str) -> None:
+def test_frozen_norms_keep_parameters_and_statistics(recipe: str) -> None:
     model = detector(recipe)
     before = {name: t.clone() for name, t in model.backbone.state_dict().items() if "running" in name}
     model.train()
@@ -154,7 +154,7 @@ def test_frozen_norms_stay_frozen_in_training_statistics_too(recipe: str) -> Non
     assert not any(p.requires_grad for m in norms for p in m.parameters())
 
 
-def test_frozen_stages_do_not_move() -> None:
+def test_frozen_stages_are_not_trained() -> None:
     model = detector("faster_rcnn_lite0").train()
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
     backbone: Any = model.backbone
@@ -178,7 +178,7 @@ def test_norm_batch_trains_the_norms() -> None:
     assert not torch.equal(backbone.bn1.running_mean, before)
 
 
-def test_norm_eval_learns_scales_but_no_statistics() -> None:
+def test_norm_eval_trains_scales_and_keeps_statistics() -> None:
     backbone = TorchvisionBackbone("resnet18", frozen_stages=1, norm="eval").freeze().train()
     before = backbone.bn1.running_mean.clone(), backbone.layer4[0].bn1.running_mean.clone()
     backbone(torch.randn(2, 3, 64, 64))
@@ -189,7 +189,7 @@ def test_norm_eval_learns_scales_but_no_statistics() -> None:
 
 
 @pytest.mark.parametrize("strides", [(4, 8, 16, 32), (8, 16, 32)])
-def test_a_backbone_gives_the_channels_and_strides_it_declares(strides: tuple[int, ...]) -> None:
+def test_declared_channels_and_strides_match_the_features(strides: tuple[int, ...]) -> None:
     backbones = [
         TorchvisionBackbone("resnet18", out_strides=strides),
         TimmBackbone("mobilenetv3_small_050", out_strides=strides),
@@ -201,7 +201,7 @@ def test_a_backbone_gives_the_channels_and_strides_it_declares(strides: tuple[in
 
 
 @pytest.mark.parametrize("recipe", with_slow(RECIPES, SLOW))
-def test_one_image_can_be_learned_by_heart(recipe: str) -> None:
+def test_a_detector_overfits_one_image(recipe: str) -> None:
     model = detector(recipe).train()
     one = batch([target([[8, 8, 40, 40], [50, 20, 90, 60]])])
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
@@ -224,7 +224,7 @@ def test_one_image_can_be_learned_by_heart(recipe: str) -> None:
         assert (shared / either > 0.5).all()
 
 
-def test_the_same_seed_draws_the_same() -> None:
+def test_losses_depend_on_the_seed() -> None:
     model = detector("faster_rcnn_lite0").train()
     one = batch([target([[8, 8, 40, 40]]), target([[50, 20, 90, 60]], image_id=2)])
     first, second = ({k: float(v) for k, v in model(one).items()} for _ in range(2))
@@ -233,7 +233,7 @@ def test_the_same_seed_draws_the_same() -> None:
     assert {k: float(v) for k, v in model(one).items()} != first
 
 
-def test_objects_without_a_mask_teach_boxes_alone() -> None:
+def test_objects_without_a_mask_have_no_mask_loss() -> None:
     model = detector("mask_rcnn_lite0").eval()
     one = batch([target([[8, 8, 40, 40], [50, 20, 90, 60]])])
     whole = model.loss(one)
@@ -249,7 +249,7 @@ def test_objects_without_a_mask_teach_boxes_alone() -> None:
         model.loss(one)
 
 
-def test_target_masks_become_float_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_target_masks_are_converted_to_float_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     model = detector("mask_rcnn_lite0").eval()
     boxes = [[float(x), float(y), float(x + 20), float(y + 30)] for x in range(0, 70, 7) for y in range(0, 30, 7)]
     one = batch([target(boxes)])
@@ -280,7 +280,7 @@ def test_bf16_autocast(recipe: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_the_head_s_forward_is_one_graph(recipe: str) -> None:
+def test_the_head_forward_is_one_graph(recipe: str) -> None:
     """The whole forward pass is captured in one graph, which gives the same outputs."""
     graphs: list[torch.fx.GraphModule] = []
 
@@ -320,7 +320,7 @@ def test_cascade_settings_must_agree() -> None:
 
 
 @pytest.mark.parametrize("name", [n for n in shipped() if "r50" in n or "mask" in n])
-def test_shipped_models_of_masks_are_measured_by_masks(name: str) -> None:
+def test_shipped_mask_models_are_evaluated_on_masks(name: str) -> None:
     config = read_config(name)
     config["model"]["backbone"]["weights"] = None
     with torch.device("meta"):

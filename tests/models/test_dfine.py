@@ -46,7 +46,7 @@ class Nothing(nn.Module):
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in {"dfine_n", "rtdetrv2_r18"} else pytest.mark.slow) for n in PUBLISHED]
 )
-def test_costs_are_the_published_ones(name: str) -> None:
+def test_parameters_and_gflops_equal_the_published_ones(name: str) -> None:
     """D-FINE is counted with the 1x1 convolutions of RepVGG blocks merged into the 3x3 ones, RT-DETR without.
 
     The figures of RT-DETRv2 are those of RT-DETR (Zhao et al. 2024, table 2), which computes the boxes of all cells;
@@ -106,7 +106,7 @@ def norms_still(model: nn.Module) -> nn.Module:
     return model
 
 
-def test_a_batch_is_the_mean_of_its_images() -> None:
+def test_batch_loss_is_the_mean_over_images() -> None:
     """With running normalizers: matching, union, distillation and denoising of an image do not see the others."""
     model = small()
     norms_still(model)
@@ -137,7 +137,7 @@ def test_detections_of_an_image_do_not_depend_on_its_batch() -> None:
         torch.testing.assert_close(a.boxes, b.boxes, atol=1e-2, rtol=0)
 
 
-def test_boxes_are_cut_to_the_image_and_sorted() -> None:
+def test_boxes_are_clipped_and_sorted_by_score() -> None:
     model = small().eval()
     with torch.no_grad():
         raw = model.head(model.features(torch.rand(2, 3, 128, 160)))
@@ -171,7 +171,7 @@ def test_more_objects_than_queries() -> None:
     assert all(torch.isfinite(value) for value in losses.values())
 
 
-def test_crowds_and_unlabeled_classes_are_no_background() -> None:
+def test_crowd_regions_and_unlabeled_classes_are_not_background() -> None:
     """Class logits in a crowd region, and of classes that were not annotated, get no gradient."""
     model = norms_still(small(num_dn_queries=0))
     x = torch.rand(1, 3, 64, 64)
@@ -186,7 +186,7 @@ def test_crowds_and_unlabeled_classes_are_no_background() -> None:
             assert float(gradient[..., 0].abs().max()) > 0
 
 
-def test_matching_is_the_best_of_all() -> None:
+def test_matching_has_the_least_total_cost() -> None:
     """Against every possible assignment of two objects to four queries."""
     torch.manual_seed(3)
     boxes = torch.rand(2, 2, 4, 4) * 0.4 + 0.2
@@ -293,7 +293,7 @@ def test_classes_are_transferred_by_name() -> None:
 
 
 @pytest.mark.slow
-def test_one_image_can_be_learned_by_heart() -> None:
+def test_dfine_overfits_one_image() -> None:
     torch.manual_seed(0)
     model = small(num_dn_queries=20)
     x = torch.rand(1, 3, 128, 160)

@@ -44,7 +44,7 @@ def target(labeled: Tensor | None = ONLY_NEW, *, label: int = 2, crowd: bool = F
     return Target(torch.tensor([OBJECT]), torch.tensor([label]), torch.tensor([crowd]), 7, drawn, labeled)
 
 
-def test_sure_ones_are_objects_and_unsure_ones_are_ignored() -> None:
+def test_confident_detections_become_objects_and_others_ignore_regions() -> None:
     seen = found(
         ([40, 40, 60, 60], 0.9, 0), ([0, 40, 20, 60], 0.3, 1), ([60, 0, 80, 20], 0.5, 1), ([0, 0, 9, 9], 0.19, 0)
     )
@@ -67,25 +67,25 @@ def test_sure_ones_are_objects_and_unsure_ones_are_ignored() -> None:
         ([10.0, 10, 30, 19.8], 2, True),  # 0.49
     ],
 )
-def test_what_is_annotated_is_not_added_again(box: list[float], label: int, kept: bool) -> None:
+def test_annotated_objects_are_not_added_again(box: list[float], label: int, kept: bool) -> None:
     assert annotated(target(), found((box, 0.9, label))).tolist() == [not kept]
     unlabeled = torch.tensor([False, False, False])
     whole = add_detections(target(unlabeled), found((box, 0.9, label)), torch.tensor([True] * 3), SETTINGS)
     assert len(whole) == 1 + kept
 
 
-def test_a_crowd_region_annotates_no_object() -> None:
+def test_a_detection_in_a_crowd_region_is_not_annotated() -> None:
     assert annotated(target(crowd=True), found((OBJECT, 0.9, 2))).tolist() == [False]
 
 
 @pytest.mark.parametrize("labeled", [None, torch.tensor([True, True, False]), torch.tensor([True, True, True])])
-def test_labels_go_before_the_teacher(labeled: Tensor | None) -> None:
+def test_nothing_is_added_for_classes_annotated_on_the_image(labeled: Tensor | None) -> None:
     """Also on an old image, which is not labeled for the new class: the teacher does not know it either."""
     one = target(labeled)
     assert add_detections(one, found(([40, 40, 60, 60], 0.9, 0)), KNOWN, SETTINGS) is one
 
 
-def test_of_labeled_classes_nothing_is_added() -> None:
+def test_only_unlabeled_classes_are_added() -> None:
     seen = found(([40, 40, 60, 60], 0.9, 0), ([0, 40, 20, 60], 0.9, 1))
     whole = add_detections(target(torch.tensor([True, False, True])), seen, KNOWN, SETTINGS)
     assert whole.labels.tolist() == [2, 1]
@@ -138,7 +138,7 @@ def taught(recipe: str, **given: float) -> DistilledDetector:
 
 
 @pytest.mark.parametrize("recipe", ["fcos_lite0", "mask_rcnn_lite0"])
-def test_the_teacher_is_no_part_and_rests(recipe: str) -> None:
+def test_the_teacher_is_frozen_and_not_in_the_state(recipe: str) -> None:
     model = taught(recipe, score_thr=0.011, ignore_score_thr=0.01)
     before = copy.deepcopy(model.teacher.state_dict())
     plain = detector(recipe, "b", "a", "new")
@@ -166,7 +166,7 @@ def test_the_teacher_is_no_part_and_rests(recipe: str) -> None:
 
 @pytest.mark.parametrize("norm", ["frozen", "eval", "batch"])
 @pytest.mark.parametrize("recipe", ["fcos_lite0", "faster_rcnn_lite0", "retinanet_r50", "faster_rcnn_r50_v2"])
-def test_the_pyramids_of_equal_weights_are_at_distance_0(recipe: str, norm: str) -> None:
+def test_feature_distance_of_equal_weights_is_0(recipe: str, norm: str) -> None:
     """Also when the backbone's BatchNorms are trained, and again after a validation; statistics stay as they are."""
     student, teacher = (detector(recipe, *names, norm=norm) for names in (("b", "a", "new"), ("a", "b")))
     for one in (student, teacher):
@@ -191,7 +191,7 @@ class Queried(RetinaNetHead):
         return super().forward(features)
 
 
-def test_a_head_that_takes_targets_gets_them_with_what_the_teacher_adds() -> None:
+def test_a_head_with_training_queries_gets_the_added_targets() -> None:
     student, teacher = detector("retinanet_lite0", "b", "a", "new"), detector("retinanet_lite0", "a", "b")
     student.head.__class__ = Queried
     model = DistilledDetector(student, teacher, DistillSettings()).train()
@@ -207,7 +207,7 @@ def test_without_feature_distillation_norms_are_trained() -> None:
     assert all(one.training for one in norms)
 
 
-def test_the_teacher_s_labels_are_the_student_s() -> None:
+def test_teacher_labels_are_mapped_to_student_labels() -> None:
     model = taught("retinanet_lite0")
     says = found(([40, 40, 60, 60], 0.9, 0), ([0, 40, 20, 60], 0.9, 1))
     model.teacher.head.decode = lambda raw, sizes: [says for _ in sizes]  # type: ignore[method-assign]
@@ -218,7 +218,7 @@ def test_the_teacher_s_labels_are_the_student_s() -> None:
 
 
 @pytest.mark.parametrize("recipe", ["retinanet_lite0", "fcos_lite0"])
-def test_no_gradient_where_the_teacher_is_unsure(recipe: str) -> None:
+def test_ignore_regions_of_the_teacher_have_no_gradient(recipe: str) -> None:
     """The place of an unsure detection, as large as the image: no class there is pushed down."""
     model = taught(recipe)
     whole = [-200.0, -200, 300, 300]
@@ -236,7 +236,7 @@ def test_no_gradient_where_the_teacher_is_unsure(recipe: str) -> None:
     assert bool((gradients[1] > 0).all()), "of all three classes: what the teacher does not see is background"
 
 
-def test_a_teacher_of_other_classes_or_eyes() -> None:
+def test_a_teacher_with_other_classes_or_normalization_is_an_error() -> None:
     with pytest.raises(ValueError, match="has class 'c', the student has not"):
         DistilledDetector(detector("retinanet_lite0", "a", "b"), detector("retinanet_lite0", "c"), SETTINGS)
     blind = detector("retinanet_lite0", "a")
@@ -245,6 +245,6 @@ def test_a_teacher_of_other_classes_or_eyes() -> None:
         DistilledDetector(detector("retinanet_lite0", "a", "b"), blind, SETTINGS)
 
 
-def test_it_follows_to_another_format() -> None:
+def test_the_teacher_is_converted_with_the_student() -> None:
     model = taught("retinanet_lite0").double()
     assert next(model.teacher.parameters()).dtype == torch.float64

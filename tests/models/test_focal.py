@@ -71,7 +71,7 @@ def test_values_and_gradients(positives: Positives, block: int, kind: str, monke
     torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-def test_without_a_gradient_none_is_made() -> None:
+def test_no_gradient_is_computed_without_requires_grad() -> None:
     logits = torch.zeros(1, 2, 3)
     assert not focal_loss(logits, learn([], (1, 2)), alpha=0.25, gamma=2.0).requires_grad
 
@@ -104,7 +104,7 @@ def test_half_precision_logits_get_half_precision_gradients(dtype: torch.dtype) 
 
 
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-def test_group_norm_is_torch_s_in_bf16(layout: torch.memory_format) -> None:
+def test_group_norm_in_bf16_equals_torch(layout: torch.memory_format) -> None:
     torch.manual_seed(0)
     own, other = GroupNorm(4, 16), nn.GroupNorm(4, 16)
     other.load_state_dict(own.state_dict())

@@ -36,7 +36,7 @@ def test_iou_and_giou(box: list[float], other: list[float], iou: float, loss: fl
     assert giou_loss(*pair).item() == pytest.approx(loss, abs=1e-6)
 
 
-def test_giou_and_its_gradient_are_torchvision_s() -> None:
+def test_giou_and_its_gradient_equal_torchvision() -> None:
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(2, 200, 2, generator=generator) * 50
     boxes = torch.cat([corners, corners + 1 + 40 * torch.rand(2, 200, 2, generator=generator)], -1)
@@ -49,7 +49,7 @@ def test_giou_and_its_gradient_are_torchvision_s() -> None:
     torch.testing.assert_close(paired_iou(boxes[0], boxes[1]), box_iou(boxes[0], boxes[1]).diagonal())
 
 
-def test_cross_entropy_of_a_background_that_may_be_a_class_not_labeled() -> None:
+def test_cross_entropy_of_background_with_unlabeled_classes() -> None:
     chances = torch.tensor([[0.125, 0.25, 0.5, 0.125]]).expand(4, 4)
     labels = torch.tensor([3, 1, 3, 3])  # background and an object of the class not labeled; another image's two
     labeled = [torch.tensor([True, False, True]), None, torch.tensor([False, False, False])]
@@ -68,7 +68,7 @@ def test_cross_entropy_of_a_background_that_may_be_a_class_not_labeled() -> None
     torch.testing.assert_close(gradient, torch.tensor(expected), atol=1e-6, rtol=1e-5)
 
 
-def test_cross_entropy_where_all_is_labeled_is_torch_s() -> None:
+def test_cross_entropy_with_all_classes_labeled_equals_torch() -> None:
     logits = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1, 2, 3, 3, 3, 0, 1, 3])
     whole = class_loss_sum(logits, labels, [None, None], [4, 5])

@@ -25,7 +25,7 @@ NETWORKS = [
 
 
 @pytest.mark.parametrize("section", NETWORKS, ids=lambda section: section["name"])
-def test_every_family_computes_what_the_state_s_owner_does(section: dict[str, Any]) -> None:
+def test_a_filled_network_gives_equal_features(section: dict[str, Any]) -> None:
     torch.manual_seed(0)
     whole = build(BACKBONES, section).eval()
     state = {key: value.clone() for key, value in whole.state_dict().items()}
@@ -37,7 +37,7 @@ def test_every_family_computes_what_the_state_s_owner_does(section: dict[str, An
     assert [p.requires_grad for p in made.parameters()] == [p.requires_grad for p in whole.parameters()]
 
 
-def test_what_no_state_holds_is_made() -> None:
+def test_buffers_outside_the_state_are_created() -> None:
     made = filled(lambda: CosineClassifier(3, 2, scale=7.0), CosineClassifier(3, 2).state_dict())
     assert made.scale.item() == 7.0
 
@@ -52,7 +52,7 @@ def test_what_no_state_holds_is_made() -> None:
     assert plain.attribute.tolist() == [1, 1, 1]
 
 
-def test_other_number_formats_are_converted_and_what_does_not_fit_is_refused() -> None:
+def test_other_precisions_are_converted_and_other_shapes_refused() -> None:
     state = nn.Linear(2, 2).state_dict()
     half = filled(lambda: nn.Linear(2, 2), {key: value.bfloat16() for key, value in state.items()})
     assert half.weight.dtype == torch.float32
@@ -64,7 +64,7 @@ def test_other_number_formats_are_converted_and_what_does_not_fit_is_refused() -
 
 
 @pytest.mark.parametrize("name", ["resnet18", "regnet_y_400mf", "convnext_tiny", "swin_t", "vgg11"])
-def test_a_blank_network_runs_and_takes_no_memory(name: str) -> None:
+def test_a_blank_network_runs_without_storage(name: str) -> None:
     torch.manual_seed(0)
     whole, empty = network(name).eval(), blank(lambda: network(name)).eval()
     assert {k: v.shape for k, v in empty.state_dict().items()} == {k: v.shape for k, v in whole.state_dict().items()}
@@ -73,7 +73,7 @@ def test_a_blank_network_runs_and_takes_no_memory(name: str) -> None:
         assert empty(torch.ones(1, 3, 64, 64)).shape == whole(torch.ones(1, 3, 64, 64)).shape
 
 
-def test_weights_without_memory_draw_nothing() -> None:
+def test_weights_without_storage_leave_the_random_state() -> None:
     before = torch.get_rng_state()
     module = without_storage(lambda: nn.Sequential(nn.Linear(3, 2), network("vgg11")))
     assert all(parameter.is_meta for parameter in module.parameters())

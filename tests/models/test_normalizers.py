@@ -17,7 +17,7 @@ def model(kind: str = "running") -> nn.Module:
     return nn.ModuleDict({"head": part})
 
 
-def test_outside_of_a_training_run_the_batch_s_own_count_divides() -> None:
+def test_without_training_the_divisor_is_the_count_of_the_batch() -> None:
     part = LossNormalizers("running", positives=100.0)
     assert part.divisor("positives", 7, 2) == 7
     assert part.divisor("positives", 0, 2) == 1
@@ -25,7 +25,7 @@ def test_outside_of_a_training_run_the_batch_s_own_count_divides() -> None:
     assert part.divisor("positives", torch.tensor(0.25), 2, batch=torch.tensor(0.25)) == 0.25
 
 
-def test_a_step_is_divided_by_the_mean_of_earlier_steps() -> None:
+def test_the_divisor_is_the_mean_of_earlier_steps() -> None:
     whole = model()
     part = whole["head"]  # type: ignore[index]
     running = RunningNormalizers(whole)
@@ -43,7 +43,7 @@ def test_a_step_is_divided_by_the_mean_of_earlier_steps() -> None:
     assert part.mean("positives") == pytest.approx(10, rel=1e-3)
 
 
-def test_only_what_is_trained_on_counts() -> None:
+def test_evaluation_is_not_counted() -> None:
     whole = model()
     running = RunningNormalizers(whole)
     with running.counting():
@@ -52,7 +52,7 @@ def test_only_what_is_trained_on_counts() -> None:
     assert [float(one) for one in running.counted(torch.device("cpu"))] == [0, 0]
 
 
-def test_a_step_without_any_is_left_out() -> None:
+def test_a_step_without_positives_does_not_change_the_mean() -> None:
     running = RunningNormalizers(model())
     before = running.state_dict()
     running.update([0.0, 0.0], 4)
@@ -61,7 +61,7 @@ def test_a_step_without_any_is_left_out() -> None:
     assert running.state_dict()["head"]["sums"] == {"positives": 92.0, "weights": 50.0}
 
 
-def test_the_state_is_that_of_the_same_normalizers() -> None:
+def test_the_state_is_saved_and_restored() -> None:
     running, other = RunningNormalizers(model()), RunningNormalizers(model())
     running.update([12.0, 3.0], 4)
     other.load_state_dict(running.state_dict())
@@ -73,7 +73,7 @@ def test_the_state_is_that_of_the_same_normalizers() -> None:
     assert not model().state_dict(), "no weights of the model"
 
 
-def test_validation_divides_by_a_slow_mean() -> None:
+def test_validation_uses_a_slower_mean() -> None:
     """Losses of validations are compared: the images of the last few steps must not move them."""
     whole = model()
     part, running = whole["head"], RunningNormalizers(whole)  # type: ignore[index]
@@ -91,7 +91,7 @@ def test_validation_divides_by_a_slow_mean() -> None:
 
 
 @pytest.mark.parametrize("count", [0.0, math.inf, math.nan])
-def test_counts_that_are_no_count_are_left_out(count: float) -> None:
+def test_counts_that_are_not_finite_are_left_out(count: float) -> None:
     running = RunningNormalizers(model())
     before = running.state_dict()
     running.update([count, count], 4)

@@ -80,7 +80,7 @@ def class_scores(model: Detector) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("recipe", [*DENSE, *TWO_STAGE, "dfine_lite0"])
-def test_labeled_for_all_is_as_nothing_said(recipe: str) -> None:
+def test_all_classes_labeled_equals_no_labels(recipe: str) -> None:
     model = detector(recipe).train()
     plain = batch(target(([8, 8, 40, 40], 1), ([50, 20, 90, 60], 2)), target(image_id=2))
     said = replace(plain, targets=[replace(one, labeled=EVERY) for one in plain.targets])
@@ -89,7 +89,7 @@ def test_labeled_for_all_is_as_nothing_said(recipe: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", DENSE)
-def test_a_dense_head_learns_nothing_about_a_class_not_labeled_but_from_its_objects(recipe: str) -> None:
+def test_a_dense_head_has_no_background_gradient_for_an_unlabeled_class(recipe: str) -> None:
     model = detector(recipe).train()
     whole = batch(target(([8, 8, 40, 40], 1), ([50, 20, 90, 60], 0)), target(([20, 10, 70, 60], 2), image_id=2))
     first, second = whole.targets
@@ -108,7 +108,7 @@ def test_a_dense_head_learns_nothing_about_a_class_not_labeled_but_from_its_obje
 
 
 @pytest.mark.parametrize("recipe", TWO_STAGE)
-def test_background_of_a_two_stage_head_does_not_push_down_a_class_not_labeled(recipe: str) -> None:
+def test_a_two_stage_head_has_no_background_gradient_for_an_unlabeled_class(recipe: str) -> None:
     """Without objects every region is background, and the gradient at class k is p_k - [k in S] p_k / p_S."""
     model = detector(recipe).train()
     said = class_scores(model)
@@ -128,9 +128,7 @@ def test_background_of_a_two_stage_head_does_not_push_down_a_class_not_labeled(r
 
 
 @pytest.mark.parametrize("recipe", BOXES)
-def test_what_is_confidently_found_is_no_background_in_either_stage(
-    recipe: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_confident_detections_are_not_background_in_either_stage(recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = detector(recipe).train()
     head: Any = model.head
     sure = torch.tensor([[16.0, 8, 48, 40], [48.0, 8, 80, 40], [8.0, 30, 30, 60]])
@@ -154,7 +152,7 @@ def test_what_is_confidently_found_is_no_background_in_either_stage(
     assert len(said[0]) == len(proposals) - near.sum()
 
 
-def test_a_head_spares_what_it_finds_itself() -> None:
+def test_regions_near_own_detections_are_ignored() -> None:
     """A second stage that calls everything class 2."""
     model = detector("faster_rcnn_lite0").train()
     head: Any = model.head
@@ -172,7 +170,7 @@ def test_a_head_spares_what_it_finds_itself() -> None:
     assert [len(logits) for logits in said] == [int((~near).sum())]
 
 
-def test_who_is_spared() -> None:
+def test_spared_detections() -> None:
     calls: list[list[int]] = []
 
     def find(rois: PaddedBoxes) -> DetectionTensors:
@@ -220,7 +218,7 @@ def test_every_parameter_still_gets_a_gradient_under_autocast(recipe: str) -> No
     assert {name for name, p in model.named_parameters() if p.grad is not None} == learning
 
 
-def test_looking_for_objects_draws_nothing_and_learns_no_statistics() -> None:
+def test_detecting_in_training_keeps_random_state_and_statistics() -> None:
     branch = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5), nn.BatchNorm1d(3).eval())
     before = {name: value.clone() for name, value in branch.state_dict().items()}
     drawn = torch.random.get_rng_state()
@@ -231,7 +229,7 @@ def test_looking_for_objects_draws_nothing_and_learns_no_statistics() -> None:
     assert [part.training for part in branch.modules()] == [True, True, True, False]
 
 
-def test_a_target_moves_with_all_it_holds() -> None:
+def test_moving_a_target_moves_all_its_tensors() -> None:
     one = replace(target(([8, 8, 40, 40], 1)), labeled=NOT_2, spared=torch.zeros(2, 4)).to("meta")
     fields = (one.boxes, one.labels, one.ignore, one.masks, one.labeled, one.spared)
     assert all(value is not None and value.device.type == "meta" for value in fields)

@@ -23,7 +23,9 @@ def boxes_of(count: int) -> torch.Tensor:
 @pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize(("side", "ratio"), [(7, 1), (7, 2), (14, 2), (3, 3)])
 @pytest.mark.parametrize("shape", [(2, 8, 40, 56), (2, 3, 1, 7), (1, 4, 1, 1)])
-def test_the_gather_equals_torchvisions_kernel(shape: tuple[int, ...], side: int, ratio: int, aligned: bool) -> None:
+def test_pooling_by_gather_equals_the_torchvision_kernel(
+    shape: tuple[int, ...], side: int, ratio: int, aligned: bool
+) -> None:
     torch.manual_seed(0)
     layout = torch.channels_last if side == 7 else torch.contiguous_format
     feature = torch.randn(shape).contiguous(memory_format=layout).requires_grad_()
@@ -40,7 +42,7 @@ def test_the_gather_equals_torchvisions_kernel(shape: tuple[int, ...], side: int
     assert torch.equal(got, torch.autograd.grad(again, feature, grad)[0]), "the same sums in the same order each time"
 
 
-def test_no_region_gives_no_row_and_no_gradient() -> None:
+def test_pooling_without_regions() -> None:
     feature = torch.randn(1, 4, 8, 8, requires_grad=True)
     out = pool_regions([feature], regions_of([torch.zeros(0, 4)]), [8], Pool(7, 2, False))
     assert out.shape == (0, 4, 7, 7)
@@ -49,7 +51,7 @@ def test_no_region_gives_no_row_and_no_gradient() -> None:
     assert not feature.grad.any()
 
 
-def test_each_region_comes_from_the_level_that_fits() -> None:
+def test_regions_are_pooled_from_the_matching_level() -> None:
     levels = [torch.full((2, 1, 640 // s, 640 // s), float(s)) for s in (4, 8, 16, 32)]
     sides = torch.tensor([20.0, 111.0, 112.0, 223.0, 224.0, 447.0, 448.0, 600.0])
     rois = torch.stack([torch.zeros(8), torch.zeros(8), sides, sides], 1)
@@ -75,7 +77,7 @@ def test_several_levels_equal_the_kernel_on_each() -> None:
 
 @pytest.mark.parametrize("ratio", [0, 2])
 @pytest.mark.parametrize("offset", [0.5, 1.0])
-def test_an_offset_moves_the_cells_of_every_level(ratio: int, offset: float) -> None:
+def test_an_offset_shifts_the_cells_of_every_level(ratio: int, offset: float) -> None:
     """A level whose cell i is centered at (i + offset) strides and holds its own position gives back the position."""
     strides = (8, 16)
     levels = []

@@ -28,7 +28,7 @@ def kept(settings: SelectSettings, count: int = 4) -> Detections:
     return to_detections(found, [(60, 60)])[0]
 
 
-def test_near_duplicates_of_two_classes() -> None:
+def test_nms_of_near_duplicates_of_two_classes() -> None:
     both = kept(SelectSettings())
     assert both.scores.tolist() == pytest.approx([0.9, 0.8, 0.6])
     one = kept(SelectSettings(nms_per_class=False))
@@ -42,7 +42,7 @@ WITH_NMS = sorted({path.stem for path in Path("configs/recipes").glob("*lite0*.p
 
 
 @pytest.mark.parametrize("name", WITH_NMS)
-def test_every_head_s_detections_obey_the_setting(name: str) -> None:
+def test_every_head_uses_nms_per_class(name: str) -> None:
     section = read_config(f"recipes/{name}")["model"]
     section["backbone"]["weights"] = None
     torch.manual_seed(0)
@@ -70,12 +70,12 @@ def test_every_head_s_detections_obey_the_setting(name: str) -> None:
     assert overlapping() > 0
 
 
-def test_a_model_without_the_setting_is_named() -> None:
+def test_a_head_without_nms_per_class_is_named() -> None:
     with pytest.raises(ConfigError, match="--nms-agnostic"):
         set_nms(nn.Linear(2, 2), per_class=False)
 
 
-def test_the_setting_is_chosen_when_a_checkpoint_is_loaded(run: Path) -> None:
+def test_nms_per_class_is_set_when_a_checkpoint_is_loaded(run: Path) -> None:
     for chosen, expected in ((None, True), (False, False), (True, True)):
         head = load_predictor(run / "best.pt", "cpu", "fp32", nms_per_class=chosen).model.head
         assert head.settings.nms_per_class is expected

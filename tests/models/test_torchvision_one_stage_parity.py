@@ -131,7 +131,7 @@ def test_parity_of_losses(pair: Pair) -> None:
         torch.testing.assert_close(mine[NAMES[key]], value, **EXACT)
 
 
-def test_parity_of_the_published_retinanet_s_key_names() -> None:
+def test_parity_of_published_retinanet_key_names() -> None:
     """Its file is older than the blocks in torchvision's towers and numbers their layers through: 0, 2, 4, 6."""
     now = detection.retinanet_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
     before = {}

@@ -65,7 +65,7 @@ test_own_parts.py::test_study
 test_own_parts.py::test_extend_again_and_with_annotation_files
 test_own_parts.py::test_another_backbone_by_its_registered_name
 test_zoo.py::test_a_config_is_built_and_takes_a_step[*r50*]
-workflows/fewshot/test_fewshot.py::test_finished_runs_are_kept_and_an_interrupted_run_continues
+workflows/fewshot/test_fewshot.py::test_finished_runs_are_kept_and_an_interrupted_run_resumes
 workflows/test_dfine.py::test_a_frozen_backbone_keeps_no_activations
 workflows/test_dfine.py::test_initial_weights_by_class_name
 workflows/test_distributed.py::test_an_image_that_one_process_cannot_read_is_named_once

@@ -45,7 +45,7 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
         (["pretrain", "--out", "o", "--weight-decay=0.1"], "--cfg-options optimizer.weight_decay=0.1 "),
         (["study", "data", "--out", "o", "--clip-norm"], "--cfg-options training.clip_norm=VALUE "),
         (["train", "c", "--acumulate", "2"], "--cfg-options training.accumulate=2 "),
-        (["study", "data", "--out", "o", "--resume"], "--resume: not needed, the same command continues the study"),
+        (["study", "data", "--out", "o", "--resume"], "--resume: not needed, the same command resumes the study"),
         (["fewshot", "--out", "o", "--resume"], "--resume: not needed"),
         (["evaluate", "--gt", "a", "--dt", "b", "--xyzzy"], "unknown option --xyzzy (see tldet evaluate --help)"),
         (["merge", "a", "-o", "b"], "unknown option -o"),

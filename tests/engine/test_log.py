@@ -1,4 +1,4 @@
-"""``log.jsonl`` with damaged lines: a resumed run removes them with a warning and continues."""
+"""``log.jsonl`` with damaged lines: a resumed run removes them with a warning."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def test_logger_files_contain_the_values_of_the_log(name: str, tmp_path: Path, m
 
 
 @FILES
-def test_a_resumed_run_continues_its_log(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_appends_to_its_log(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     train(tmp_path, make_loggers([name], tmp_path), stop=8)
     train(tmp_path, make_loggers([name], tmp_path), resume=True)

@@ -294,7 +294,7 @@ def test_a_process_that_does_not_save_does_not_report_saving(
     trainer.state.step, trainer.world = 3, World(1, 2)
     monkeypatch.setattr(trainer, "stepper", hungry)
     with pytest.raises(
-        TrainingError, match=r"step 4: out of memory on cpu: .*; in process 1; continue with --resume from the"
+        TrainingError, match=r"step 4: out of memory on cpu: .*; in process 1; resume with --resume from the"
     ):
         _optimize(trainer, [next(toy.toy_batches(0))], 1, list)
     assert not list(tmp_path.glob("step_*"))

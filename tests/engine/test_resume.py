@@ -65,7 +65,7 @@ def test_ctrl_c_finishes_the_step_saves_and_explains_resuming(toy: ModuleType, w
                 os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match=r"stopped after step 18.*--resume continues"):
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after step 18.*--resume resumes it"):
         toy.build(tmp_path, hooks=[CtrlC()]).run()
     assert signal.getsignal(signal.SIGINT) is before
     assert (tmp_path / "step_00000018.pt").exists()
@@ -267,7 +267,7 @@ def saved_as(path: Path, **training: Any) -> None:
 FP16 = Precision("fp16", "cpu", reason="the GPU has no bf16")  # a gradient scaler works on the CPU too
 
 
-def test_a_run_of_another_device_continues_in_the_precision_of_this_one(
+def test_a_run_of_another_device_resumes_in_the_precision_of_this_one(
     toy: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A CPU run resumed on a GPU without bf16: the checkpoint has no state of a gradient scaler."""
@@ -279,15 +279,14 @@ def test_a_run_of_another_device_continues_in_the_precision_of_this_one(
     assert run.run(resume=True).step == 4
     assert run.precision == FP16
     assert (
-        f"{path} was trained on device another in fp32; the run continues with device cpu, precision fp16"
-        in caplog.text
+        f"{path} was trained on device another in fp32; the run resumes with device cpu, precision fp16" in caplog.text
     )
     saved = checkpoint.load_checkpoint(tmp_path / "step_00000004.pt")["training"]
     assert (saved["precision"], saved["device"], saved["scaler"]["scale"] > 0) == ("fp16", "cpu", True)
     caplog.clear()
     saved_as(tmp_path / "step_00000004.pt", device="another")
     assert toy.build(tmp_path, steps=6).run(resume=True).step == 6, "and back, without a scaler"
-    assert "was trained on device another in fp16; the run continues with device cpu, precision fp32" in caplog.text
+    assert "was trained on device another in fp16; the run resumes with device cpu, precision fp32" in caplog.text
 
 
 @pytest.mark.parametrize(("has_bf16", "expected"), [(False, "fp32"), (True, "bf16")])
@@ -307,7 +306,7 @@ def test_a_precision_that_the_device_does_not_have_is_converted(
     assert run.run(resume=True).step == 4
     assert run.precision.name == expected
     assert (
-        "was trained on device cpu in bf16; the run continues with device cpu, precision fp32" in caplog.text
+        "was trained on device cpu in bf16; the run resumes with device cpu, precision fp32" in caplog.text
     ) is not has_bf16
 
 
@@ -320,7 +319,7 @@ def test_a_precision_of_the_user_is_taken(
     run.set_precision(Precision("bf16", "cpu", reason=precision.USER_SPECIFIED))
     assert run.run(resume=True).step == 4
     assert run.precision.name == "bf16"
-    assert "was trained on device cpu in fp32; the run continues with device cpu, precision bf16" in caplog.text
+    assert "was trained on device cpu in fp32; the run resumes with device cpu, precision bf16" in caplog.text
 
 
 @pytest.mark.parametrize(

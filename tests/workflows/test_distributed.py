@@ -116,7 +116,7 @@ def test_an_image_that_one_process_cannot_read_is_named_once(digits: Path, tmp_p
     assert done.returncode != 0
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("tldet finetune: error:")]
     assert name in line
-    assert "the run is saved after step 1; fix the data and continue with --resume" in line
+    assert "the run is saved after step 1; fix the data and resume with --resume" in line
     assert [path.name for path in (tmp_path / "out").glob("step_*.pt")] == ["step_00000001.pt"]
 
 

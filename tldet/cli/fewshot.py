@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SUMMARY = "few-shot detection: train on base classes, then add novel classes from K objects each"
-HINTS = {"resume": "not needed, the same command continues the experiment in --out"}
+HINTS = {"resume": "not needed, the same command resumes the experiment in --out"}
 
 
 def arguments(parser: ArgumentParser) -> None:

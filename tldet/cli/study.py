@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SUMMARY = "compare initial weights, backbones, settings or dataset sizes over several seeds"
-HINTS = {"resume": "not needed, the same command continues the study in --out"}
+HINTS = {"resume": "not needed, the same command resumes the study in --out"}
 _KINDS = {
     "transfer": (
         TransferStudyRequest,

@@ -56,7 +56,7 @@ class CheckpointManager:
         old = self.last() or (self.best_path if self.best_path.exists() else None)
         if old:
             raise TrainingError(
-                f"{self.folder} holds an earlier run ({old.name}): continue it with --resume, or choose another folder"
+                f"{self.folder} holds an earlier run ({old.name}): resume it with --resume, or choose another folder"
             )
 
     def newest(self) -> tuple[Path, dict[str, Any]]:
@@ -98,7 +98,7 @@ class CheckpointManager:
             return "no step was taken yet"
         if not checkpoint.step_path(self.folder, run.state.step).exists():
             self.save_step(run)
-        return f"the run is saved after step {run.state.step}; {todo} and continue with --resume"
+        return f"the run is saved after step {run.state.step}; {todo} and resume with --resume"
 
     def explain_not_finite(self, step: int, error: Exception) -> str:
         """Return the message for a loss or gradient that is not finite in the step after ``step``."""
@@ -204,14 +204,14 @@ def _compare_validations(run: Trainer, before: Mapping[str, Any]) -> None:
 
 
 def _set_precision(run: Trainer, training: Mapping[str, Any], path: Path) -> None:
-    """Continue in the precision of the checkpoint, if the device supports it and the user did not choose another."""
+    """Resume in the precision of the checkpoint, if the device supports it and the user did not choose another."""
     name, rewrites, device = training["precision"], training["rewrites"], training["device"]
     other = run.precision.reason == USER_SPECIFIED and run.precision.name != name
     if device == run.device.type and not other and _supports(run, name):
         if (name, rewrites) != (run.precision.name, run.precision.rewrites):
             run.set_precision(Precision(name, device, reason="as in the checkpoint", rewrites=rewrites))
     else:
-        text = "%s was trained on device %s in %s; the run continues with %s, so its weights will differ slightly"
+        text = "%s was trained on device %s in %s; the run resumes with %s, so its weights will differ slightly"
         log.warning(text, path, device, name, run.precision.describe())
     if run.stepper.scaler.is_enabled() and training["scaler"]:  # empty unless the checkpoint is of an fp16 run
         run.stepper.scaler.load_state_dict(training["scaler"])

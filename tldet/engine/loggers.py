@@ -46,7 +46,7 @@ class RunLogger:
         self.folder = folder
 
     def start(self, step: int) -> None:
-        """Open the log of a new run (step 0), or continue that of a run resumed after ``step``."""
+        """Open the log of a new run (step 0), or that of a run resumed after ``step``."""
         raise NotImplementedError
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
@@ -111,7 +111,7 @@ class MlflowLogger(RunLogger):
     _run = ""
 
     def start(self, step: int) -> None:
-        """Create a run in the experiment ``tldet``, or continue one."""
+        """Create a run in the experiment ``tldet``, or resume one."""
         from mlflow import MlflowClient
 
         server = os.environ.get("MLFLOW_TRACKING_URI")
@@ -153,7 +153,7 @@ class WandbLogger(RunLogger):
     _backend: Any
 
     def start(self, step: int) -> None:
-        """Create a run in the project ``tldet``, or continue one."""
+        """Create a run in the project ``tldet``, or resume one."""
         from mmengine.visualization import WandbVisBackend
 
         run = self.saved_id(step) or secrets.token_hex(4)

@@ -136,7 +136,7 @@ def _optimize(run: Trainer, batches: list[Any], images: int, numbers: Callable[[
     except OutOfMemoryError as error:
         saved = "the step is not saved"
         if not run.world.main:  # the main process, which saves, may be waiting for this one
-            saved = f"in process {run.world.rank}; continue with --resume from the last checkpoint"
+            saved = f"in process {run.world.rank}; resume with --resume from the last checkpoint"
         elif error.whole:
             saved = run.checkpoints.save_before_error(run, "apply one of these changes")
         raise TrainingError(f"step {run.state.step + 1}: {error}; {saved}") from None

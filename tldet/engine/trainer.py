@@ -117,7 +117,7 @@ class Trainer:
             CheckpointError: a checkpoint cannot be written; earlier ones are intact.
             DataError: an image cannot be read; the steps before it are saved.
             KeyboardInterrupt: after Ctrl-C, SIGTERM, SIGUSR1 or SIGHUP, once the finished steps are saved, also if
-                the signal came after the last step; the message states how to continue.
+                the signal came after the last step; the message states how to resume.
         """
         self.call_hooks("before_run")
         rng: Mapping[str, Any] | None = None
@@ -139,7 +139,7 @@ class Trainer:
         if reason == INTERRUPTED:
             self.world.first(lambda: None)  # torchrun stops all processes as soon as one ends: wait for the last file
             raise KeyboardInterrupt(
-                f"stopped after step {self.state.step}, saved in {self.work_dir}; --resume continues"
+                f"stopped after step {self.state.step}, saved in {self.work_dir}; --resume resumes it"
             )
         if self.world.any(interrupts.requested)[0]:
             raise KeyboardInterrupt(f"training is complete and saved in {self.work_dir}; --resume shows the results")

@@ -84,7 +84,7 @@ def test_the_numbers_are_those_of_the_last_checkpoint_on_the_test_split(out: Pat
     assert len(json.loads((out / "data" / "1shot_seed0.json").read_text())["annotations"]) == 10
 
 
-def test_finished_runs_are_kept_and_an_interrupted_run_continues(
+def test_finished_runs_are_kept_and_an_interrupted_run_resumes(
     out: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, step = json.loads((out / "fewshot.json").read_text()), Trainer._step
@@ -96,7 +96,7 @@ def test_finished_runs_are_kept_and_an_interrupted_run_continues(
         return step(self, *given)
 
     monkeypatch.setattr(Trainer, "_step", interrupted)
-    with pytest.raises(KeyboardInterrupt, match="the same command continues"):
+    with pytest.raises(KeyboardInterrupt, match="the same command resumes"):
         experiment(digits, out, variants=("tfa", "full"), seeds=(0, 1))
     assert steps == ["tfa_shots1_seed1"], "the base and seed 0 were done"
     monkeypatch.setattr(Trainer, "_step", step)

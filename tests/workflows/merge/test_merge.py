@@ -241,7 +241,7 @@ def test_an_earlier_merge_is_spared(
     assert "twin: is not empty; choose another --out" in message(capsys, digits, twin, "--out", twin)
 
 
-def test_stopping_explains_how_to_continue(
+def test_stopping_explains_how_to_start_over(
     digits: Path, twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:

@@ -114,7 +114,7 @@ def test_stopping_explains_how_to_resume(make_job: Any) -> None:
             raise KeyboardInterrupt("stopped after step 12")
         return runner(job)
 
-    with pytest.raises(KeyboardInterrupt, match="3 of 6 runs are finished, the same command continues with the rest"):
+    with pytest.raises(KeyboardInterrupt, match="3 of 6 runs are finished, the same command resumes the rest"):
         run_sequential(JobQueue(grid(make_job)), stop)
     assert len(run_sequential(JobQueue(grid(make_job)), runner)) == 6
     assert len(runner.executed) == 6

@@ -173,7 +173,7 @@ def test_one_json_is_split_once_for_all_runs(digits: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_run_killed_before_its_result_continues(digits: Path, tmp_path: Path) -> None:
+def test_a_run_killed_before_its_result_resumes(digits: Path, tmp_path: Path) -> None:
     job = make_plan("transfer", request_of(digits, tmp_path / "s"), transfer_variants(["frozen"])).jobs[0]
     job.save()
     finetune(out=job.folder, steps=3, **job.call)
@@ -196,7 +196,7 @@ def test_a_stopped_study_resumes_to_the_same_metrics(digits: Path, tmp_path: Pat
     process.send_signal(signal.SIGINT)
     message = process.communicate(timeout=120)[1].decode()
     assert process.returncode == 130
-    assert "runs are finished, the same command continues with the rest" in message
+    assert "runs are finished, the same command resumes the rest" in message
     assert not (tmp_path / "cut" / "results.json").exists()
     assert main(command(digits, tmp_path / "cut", *options)) == 0
     whole, cut = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "cut"))

@@ -1,4 +1,4 @@
-"""The folder of a run: no files after a failed start, and --resume, which starts or continues a run."""
+"""The folder of a run: no files after a failed start, and --resume, which starts or resumes a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tldet.engine.logging import read_log
 from tldet.errors import TrainingError
 from tldet.system.locks import LOCK_NAME
 from tldet.workflows.training.resume_checks import plain, refuse_other_arguments
-from tldet.workflows.training.run_folder import RunFiles, continues, removed_on_failure, start_over
+from tldet.workflows.training.run_folder import RunFiles, removed_on_failure, resumes, start_over
 
 NOTE = "# {folder}: {path}\n"
 
@@ -33,7 +33,7 @@ def message(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int 
     return capsys.readouterr().err
 
 
-def test_one_command_starts_a_run_and_continues_it(
+def test_one_command_starts_a_run_and_resumes_it(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -61,7 +61,7 @@ def test_one_command_starts_a_run_and_continues_it(
     assert checkpoint.step_path(out, 2).exists()
 
 
-def test_train_starts_or_continues_a_run(
+def test_train_starts_or_resumes_a_run(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
@@ -121,13 +121,13 @@ def test_names_of_renamed_files_are_unique(tmp_path: Path) -> None:
         assert (tmp_path / f"best_before_{number}.pt").read_text() == str(number)
 
 
-def test_continuing_by_the_config_or_by_the_arguments(tmp_path: Path) -> None:
-    assert not continues(tmp_path, startable=True)
+def test_resuming_by_the_config_or_by_the_arguments(tmp_path: Path) -> None:
+    assert not resumes(tmp_path, startable=True)
     (tmp_path / "config.py").write_text("")
-    assert not continues(tmp_path, startable=True)
-    assert continues(tmp_path, startable=False)
+    assert not resumes(tmp_path, startable=True)
+    assert resumes(tmp_path, startable=False)
     (tmp_path / "step_00000001.pt").write_text("")
-    assert continues(tmp_path, startable=True)
+    assert resumes(tmp_path, startable=True)
 
 
 def test_recorded_paths_are_those_of_the_folder_in_which_the_run_started(

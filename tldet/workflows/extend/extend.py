@@ -31,10 +31,10 @@ from tldet.workflows.training.run_config import final_config
 from tldet.workflows.training.run_folder import (
     RunFiles,
     StoredRun,
-    continues,
     read_run,
     refuse_earlier_run,
     removed_on_failure,
+    resumes,
 )
 from tldet.workflows.training.schema import SCHEMA, checked_settings, with_bad_image
 from tldet.workflows.training.train import run_training
@@ -57,10 +57,10 @@ def extend(request: ExtendRequest) -> ExtendReport:
     """
     folder = request.folder
     with locked(folder):
-        if request.resume and continues(folder, startable=request.checkpoint is not None):
+        if request.resume and resumes(folder, startable=request.checkpoint is not None):
             return _resumed(request, read_run(folder, request.given(), request.overrides(), SCHEMA, _NOTE))
         if request.checkpoint is None:
-            raise TrainingError("give the checkpoint of a detector to extend, or --resume to continue the run in --out")
+            raise TrainingError("give the checkpoint of a detector to extend, or --resume to resume the run in --out")
         refuse_earlier_run(folder)
         path = Path(request.checkpoint)
         _, state = restore(path)

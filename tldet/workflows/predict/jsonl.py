@@ -1,4 +1,4 @@
-"""Results files of prediction runs: JSON lines, one per image or frame, written while the run continues.
+"""Results files of prediction runs: JSON lines, one per image or frame, written during the run.
 
 Lines of a file:
 
@@ -152,7 +152,7 @@ class JsonlWriter:
 
     Args:
         path: the file. Nothing is changed in it before :meth:`begin`.
-        resume: continue an existing file; otherwise it is replaced.
+        resume: resume an existing file; otherwise it is replaced.
 
     Attributes:
         found: content of the resumed file; empty for a new one.

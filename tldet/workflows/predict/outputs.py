@@ -38,7 +38,7 @@ class OutputPaths:
         coco: COCO dataset: images, annotations (with scores) and categories.
         csv: table with one row per detection.
         parquet: the same as a Parquet file.
-        jsonl: one line per image or frame, written while the run continues.
+        jsonl: one line per image or frame, written during the run.
         yolo: folder of YOLO labels: ``classes.txt`` and one text file per image or frame in ``labels``.
         crops: folder of crops of the detected objects, with one subfolder per class.
     """

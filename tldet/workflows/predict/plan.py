@@ -131,7 +131,7 @@ def planned(request: PredictRequest, sources: Sequence[InputSource]) -> PredictP
 def _refuse(request: PredictRequest, paths: OutputPaths, shard: Shard) -> None:
     """Reject outputs that a shard, or a resumed run, does not have."""
     if request.resume and not paths.jsonl:
-        raise ConfigError("--resume needs --jsonl FILE, which keeps the results while a run continues")
+        raise ConfigError("--resume needs --jsonl FILE, which keeps the results of a run")
     merged = [name for name in _MERGED if getattr(paths, name)]
     if shard.count > 1 and merged:
         source = f" ({shard.origin} of the environment)" if shard.origin else ""

@@ -59,7 +59,7 @@ class PredictRequest(_ResultFiles):
     out: str | Path | None = option("output directory for images and videos with drawn detections", metavar="DIR")
     yolo: str | Path | None = option("output directory for YOLO labels (labels/*.txt and classes.txt)", metavar="DIR")
     crops: str | Path | None = option("output directory for cropped objects, one subfolder per class", metavar="DIR")
-    resume: bool = option("continue the results file of --jsonl: skip the inputs it contains", bool)
+    resume: bool = option("resume the results file of --jsonl: skip the inputs it contains", bool)
     shard: str | None = option(
         "predict on part K of N of the inputs, to be joined by tldet merge-results (default: RANK/WORLD_SIZE or "
         "SLURM_PROCID/SLURM_NTASKS, else all inputs)",

@@ -101,8 +101,8 @@ class JobQueue:
         return [self.results[number] for number in sorted(self.results)]
 
     def interrupted(self) -> KeyboardInterrupt:
-        """Return the interrupt with a message on how to continue."""
-        return KeyboardInterrupt(f"study stopped; {self._finished_text()}, the same command continues with the rest")
+        """Return the interrupt with a message on how to resume."""
+        return KeyboardInterrupt(f"study stopped; {self._finished_text()}, the same command resumes the rest")
 
     def _finished_text(self) -> str:
         count = len(self.results)
@@ -132,7 +132,7 @@ def run_sequential(jobs: JobQueue, run: Callable[[Job], Result]) -> list[Result]
 
     Raises:
         TldetError: a run failed; the message names it. Finished runs are kept.
-        KeyboardInterrupt: the message explains how to continue.
+        KeyboardInterrupt: the message explains how to resume.
     """
     while (found := jobs.next_job()) is not None:
         number, job = found
@@ -175,7 +175,7 @@ def run_parallel(
 
     Raises:
         TldetError: a run failed; the message names it. The other runs save their state and end.
-        KeyboardInterrupt: all runs have saved their state; the message explains how to continue.
+        KeyboardInterrupt: all runs have saved their state; the message explains how to resume.
     """
     running: dict[int, _Running] = {}  # by slot
     try:
@@ -212,4 +212,4 @@ def _finished(jobs: JobQueue, one: _Running) -> bool:
 
 def failed(job: Job, error: TldetError) -> TldetError:
     """Return the error of a run with the name of the run."""
-    return type(error)(f"run {job.name}: {error} (after a fix, the same command continues)")
+    return type(error)(f"run {job.name}: {error} (after a fix, the same command resumes)")

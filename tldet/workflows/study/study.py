@@ -44,7 +44,7 @@ def study_transfer(request: TransferStudyRequest) -> StudyReport:
 
     Raises:
         TldetError: the data, a name or a value is wrong, or a run failed.
-        KeyboardInterrupt: the message explains how to continue.
+        KeyboardInterrupt: the message explains how to resume.
     """
     return _study("transfer", request, transfer_variants(request.variants))
 

@@ -26,10 +26,10 @@ from tldet.workflows.training.run_config import final_config, intervals_for, sch
 from tldet.workflows.training.run_folder import (
     RunFiles,
     StoredRun,
-    continues,
     read_run,
     refuse_earlier_run,
     removed_on_failure,
+    resumes,
 )
 from tldet.workflows.training.schema import SCHEMA, with_bad_image
 from tldet.workflows.training.train import run_training
@@ -63,7 +63,7 @@ def finetune(request: FinetuneRequest) -> Outcome:
 def _resumed(request: FinetuneRequest) -> StoredRun | None:
     """Return the run to resume; None to start one."""
     named = request.data is not None or request.train is not None
-    if request.resume and continues(request.folder, startable=named or has_own_data(load_recipe(request.recipe))):
+    if request.resume and resumes(request.folder, startable=named or has_own_data(load_recipe(request.recipe))):
         return read_run(request.folder, request.given(), request.overrides(), SCHEMA, _NOTE)
     return None
 

@@ -20,7 +20,7 @@ from tldet.workflows.requests import takes
 from tldet.workflows.training.choose import given_batch
 from tldet.workflows.training.request import PretrainRequest
 from tldet.workflows.training.run_config import final_config, intervals_for, schedule_for, steps_in_epoch, using
-from tldet.workflows.training.run_folder import RunFiles, StoredRun, continues, read_run, refuse_earlier_run
+from tldet.workflows.training.run_folder import RunFiles, StoredRun, read_run, refuse_earlier_run, resumes
 from tldet.workflows.training.run_options import Length
 from tldet.workflows.training.schema import PRETRAIN_SCHEMA
 from tldet.workflows.training.train_classifier import Pretrained, train_classifier
@@ -52,7 +52,7 @@ def pretrain(request: PretrainRequest) -> Pretrained:
 
 def _resumed(request: PretrainRequest) -> StoredRun | None:
     """Return the run to resume; None to start one."""
-    if request.resume and continues(request.folder, startable=request.demo or request.data is not None):
+    if request.resume and resumes(request.folder, startable=request.demo or request.data is not None):
         return read_run(request.folder, request.given(), request.overrides(), PRETRAIN_SCHEMA, _NOTE)
     return None
 

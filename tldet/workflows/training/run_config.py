@@ -1,4 +1,4 @@
-"""Config of a run: intervals of validation and checkpoints, and the config of a run that continues another one."""
+"""Config of a run: intervals of validation and checkpoints, and the config of a run that resumes another one."""
 
 from __future__ import annotations
 

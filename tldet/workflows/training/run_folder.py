@@ -126,8 +126,8 @@ def removed_on_failure(folder: Path, *names: str) -> Iterator[None]:
         raise
 
 
-def continues(folder: Path, *, startable: bool) -> bool:
-    """Decide if ``--resume`` continues a run or starts one; log a start.
+def resumes(folder: Path, *, startable: bool) -> bool:
+    """Decide if ``--resume`` resumes a run or starts one; log a start.
 
     Args:
         folder: folder of the run.

@@ -64,3 +64,4 @@ def test_relative_paths_of_other_formats(tmp_path: Path, monkeypatch: pytest.Mon
     make(tmp_path / "source", "voc")
     monkeypatch.chdir(tmp_path)
     assert main(["check", "source", "--fail-on", "warning", "--html", "page.html"]) == 0
+    assert "<h1>Check of source</h1>" in (tmp_path / "page.html").read_text()

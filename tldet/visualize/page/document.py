@@ -46,23 +46,11 @@ def document(title: str, subtitle: str, sections: Sequence[Section], *, script: 
     links = "".join(f'<a href="#{anchor(one.title)}">{escape(one.title)}</a>' for one in sections)
     body = "".join(_section(one) for one in sections)
     head = f'<h1>{escape(title)}</h1><p class="dim">{escape(subtitle)}</p><nav>{links}</nav>'
-    return html_page(title, asset("page.css"), head + body, asset("page.js") + script)
-
-
-def html_page(title: str, style: str, body: str, script: str = "") -> str:
-    """Return an HTML document.
-
-    Args:
-        title: title of the page.
-        style: style sheet.
-        body: content, escaped.
-        script: JavaScript.
-    """
-    scripts = f"<script>{script}</script>" if script else ""
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)}</title><style>{style}</style></head><body><main>{body}</main>{scripts}</body></html>\n"
+        f"<title>{escape(title)}</title><style>{asset('page.css')}</style></head>"
+        f"<body><main>{head}{body}</main><script>{asset('page.js')}{script}</script></body></html>\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""The page of a check: one HTML file with the findings and their images, for light and dark displays."""
+"""The page of a check: one HTML file with the findings and their images."""
 
 from __future__ import annotations
 
@@ -11,39 +11,13 @@ from typing import Any
 from tldet.data.checks.findings import CODES, Finding
 from tldet.data.checks.records import Records
 from tldet.system.output import write_text
-from tldet.visualize.page.document import html_page
+from tldet.visualize.page.document import Section, document
+from tldet.visualize.page.tables import Table, Value
 from tldet.workflows.check.tables import line_of
 from tldet.workflows.check.thumbnails import image_tag
 
 _CARDS, _PAGE_IMAGES = 24, 240  # findings shown of a code, images on the page
-_STYLE = """
-:root { color-scheme: light dark; --line: light-dark(#d5d9e0, #3a4150); --card: light-dark(#fff, #1c2129);
-  --back: light-dark(#f5f6f8, #12161c); --text: light-dark(#1c2430, #e4e8ee); --dim: light-dark(#5a6472, #9aa5b4);
-  --error: light-dark(#b3261e, #ff8a80); --warning: light-dark(#8a5a00, #ffca66); --info: light-dark(#2458a6, #8ab8ff);
-  --fix: light-dark(#1d6b3a, #7ddc9f); }
-* { box-sizing: border-box; }
-body { margin: 0; padding: 16px; background: var(--back); color: var(--text);
-  font: 15px/1.45 system-ui, sans-serif; }
-main { max-width: 1200px; margin: auto; }
-h1 { font-size: 22px; margin: 0 0 4px; overflow-wrap: anywhere; }
-p { margin: 4px 0; }
-.dim { color: var(--dim); overflow-wrap: anywhere; }
-.error { color: var(--error); } .warning { color: var(--warning); } .info { color: var(--info); }
-nav { display: flex; flex-wrap: wrap; gap: 6px; margin: 12px 0; padding: 0; list-style: none; }
-nav a { padding: 3px 9px; border: 1px solid var(--line); border-radius: 12px; background: var(--card);
-  text-decoration: none; font-size: 13px; }
-details { margin: 14px 0; border: 1px solid var(--line); border-radius: 8px; background: var(--card); }
-summary { padding: 10px 12px; cursor: pointer; font-weight: 600; }
-summary span { font-weight: 400; }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(250px, 100%), 1fr)); gap: 10px;
-  padding: 0 12px 12px; }
-article { border-top: 1px solid var(--line); padding-top: 8px; font-size: 13px; overflow-wrap: anywhere; }
-article img { max-width: 100%; max-height: 200px; border-radius: 4px; display: block; margin-bottom: 6px; }
-.pair { display: flex; gap: 6px; } .pair img { max-width: calc(50% - 3px); object-fit: contain; }
-.fix { color: var(--fix); }
-table { border-collapse: collapse; margin: 8px 0; font-size: 14px; }
-td, th { text-align: left; padding: 2px 14px 2px 0; } td + td, th + th { text-align: right; }
-"""
+_COLUMNS = ("images", "objects", "classes")
 
 
 def write_check_page(
@@ -64,48 +38,33 @@ def write_check_page(
     for finding in findings:
         groups[finding.code].append(finding)
     images = _Images(splits)
-    title = f"Check of {report['data']}"
-    body = "".join([_head(title, report), _links(groups), *(_group(code, groups[code], images) for code in groups)])
-    write_text(path, html_page(title, _STYLE, body))
+    sections = [_splits(report["splits"])] if report["splits"] else []
+    sections += [_section(code, found, images) for code, found in groups.items()]
+    write_text(path, document(f"Check of {report['data']}", _counts(report["counts"]), sections))
 
 
-def _head(title: str, report: Mapping[str, Any]) -> str:
-    counts = ", ".join(
-        f'<span class="{name}">{count} {name}{"s" * (count != 1 and name != "info")}</span>'
-        for name, count in report["counts"].items()
-    )
-    names = ("images", "objects", "classes")
-    rows = "".join(
-        f"<tr><td>{escape(split)}</td>{''.join(f'<td>{numbers[name]:,}</td>' for name in names)}</tr>"
-        for split, numbers in report["splits"].items()
-    )
-    head = "".join(f"<th>{name}</th>" for name in ("split", *names))
-    table = f"<table><tr>{head}</tr>{rows}</table>" if rows else ""
-    return f"<h1>{escape(title)}</h1><p>{counts}</p>{table}"
+def _counts(counts: Mapping[str, int]) -> str:
+    if not any(counts.values()):
+        return "No findings."
+    return ", ".join(f"{count} {name}{'s' * (count != 1 and name != 'info')}" for name, count in counts.items())
 
 
-def _links(groups: Mapping[str, Sequence[Finding]]) -> str:
-    links = "".join(
-        f'<a class="{found[0].severity}" href="#{code}">{escape(code)} {_count(found)}</a>'
-        for code, found in groups.items()
-    )
-    return f"<nav>{links}</nav>" if links else "<p>No findings.</p>"
+def _splits(splits: Mapping[str, Mapping[str, int]]) -> Section:
+    rows: list[list[Value]] = [[split, *(numbers[name] for name in _COLUMNS)] for split, numbers in splits.items()]
+    return Section("Splits", tables=[Table("splits", "Splits", ("split", *_COLUMNS), rows)])
 
 
-def _count(found: Sequence[Finding]) -> str:
-    return f"{sum(1 + finding.others for finding in found):,}"
-
-
-def _group(code: str, found: Sequence[Finding], images: _Images) -> str:
-    cards = "".join(_card(finding, images) for finding in found[:_CARDS])
-    more = f"<article>{len(found) - _CARDS:,} more; --json lists all</article>" if len(found) > _CARDS else ""
+def _section(code: str, found: Sequence[Finding], images: _Images) -> Section:
+    """Return the findings of one code; those of severity info are folded."""
+    count = sum(1 + finding.others for finding in found)
     severity = found[0].severity
-    opened = "" if severity == "info" else " open"
-    title = f'<span class="{severity}">{severity}</span> {escape(CODES[code][1])} <span class="dim">'
-    return (
-        f'<details id="{code}"{opened}><summary>{title}{escape(code)}, {_count(found)}</span></summary>'
-        f'<div class="cards">{cards}{more}</div></details>'
-    )
+    cards = "".join(_card(finding, images) for finding in found[:_CARDS])
+    if len(found) > _CARDS:
+        cards += f"<article>{len(found) - _CARDS:,} more; --json lists all</article>"
+    cards = f'<div class="findings">{cards}</div>'
+    cards = f"<details><summary>{count:,} findings</summary>{cards}</details>" if severity == "info" else cards
+    meaning = f'<p><b class="{severity}">{severity}</b> {escape(CODES[code][1])}</p>'
+    return Section(f"{code} ({count:,})", html=meaning + cards)
 
 
 def _card(finding: Finding, images: _Images) -> str:

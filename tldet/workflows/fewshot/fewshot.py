@@ -23,8 +23,8 @@ def fewshot(request: FewShotRequest) -> FewShotReport:
     """Train on base classes, fine-tune on K shots of all classes, evaluate both groups (Wang et al. 2020).
 
     A further call with the same arguments resumes the experiment: finished runs are kept, and variants, shots and seeds
-    may be added. All metrics are those of the last checkpoint of a run, because the choice of a checkpoint needs labels that
-    few-shot learning does not have.
+    may be added. All metrics are those of the last checkpoint of a run, because the choice of a checkpoint needs labels
+    that few-shot learning does not have.
 
     Raises:
         TldetError: the data, a name or a value is wrong, or a run failed.

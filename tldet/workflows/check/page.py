@@ -11,6 +11,7 @@ from typing import Any
 from tldet.data.checks.findings import CODES, Finding
 from tldet.data.checks.records import Records
 from tldet.system.output import write_text
+from tldet.text import counted
 from tldet.visualize.page.document import Section, document
 from tldet.visualize.page.tables import Table, Value
 from tldet.workflows.check.tables import line_of
@@ -62,7 +63,8 @@ def _section(code: str, found: Sequence[Finding], images: _Images) -> Section:
     if len(found) > _CARDS:
         cards += f"<article>{len(found) - _CARDS:,} more; --json lists all</article>"
     cards = f'<div class="findings">{cards}</div>'
-    cards = f"<details><summary>{count:,} findings</summary>{cards}</details>" if severity == "info" else cards
+    summary = counted(count, "finding")
+    cards = f"<details><summary>{summary}</summary>{cards}</details>" if severity == "info" else cards
     meaning = f'<p><b class="{severity}">{severity}</b> {escape(CODES[code][1])}</p>'
     return Section(f"{code} ({count:,})", html=meaning + cards)
 

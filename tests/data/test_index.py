@@ -15,13 +15,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tldet.coco.records import READ_BLOCK
+from tldet.coco import document
 from tldet.data.index import AnnotationIndex
 from tldet.data.segmentations import without_degenerate
 from tldet.errors import DataError
 from tldet.evaluation.loading import load_ground_truth
 
-ARRAYS = ("image_ids", "sizes", "offsets", "boxes", "labels", "crowd", "annotation_ids", "areas", "spans", "raw")
+ARRAYS = (
+    *("image_ids", "sizes", "offsets", "boxes", "labels", "crowd", "annotation_ids", "areas"),
+    *("file_rows", "spans", "raw"),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -150,7 +153,8 @@ def test_the_index_reads_every_file_that_evaluation_reads(tmp_path: Path) -> Non
     assert truth.image_ids == index.image_ids.tolist()
 
 
-MANY = 2 * READ_BLOCK + 100  # annotations; the last block is not full
+ODD = 107
+MANY = 300  # annotations, in blocks of about 20
 
 
 def many(**odd: Any) -> dict[str, Any]:
@@ -160,10 +164,16 @@ def many(**odd: Any) -> dict[str, Any]:
     changing = [{**one, "iscrowd": int(n % 7 == 0), "area": n + 0.5} for n, one in enumerate(changing)]
     outlines = [{"image_id": (9, 4)[n % 2], "segmentation": [[n, 1, 5, 1, 5, 4]]} for n in range(MANY)]
     entries = [annotation(id=n, **changing[n], **outlines[n]) for n in range(MANY)]
-    entries[READ_BLOCK + 7].update(odd)
+    entries[ODD].update(odd)
     return coco(images=images, annotations=entries)
 
 
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(document, "BLOCK_BYTES", 3000)
+
+
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("odd", [{}, {"image_id": 4.0}, {"area": float("nan")}])
 def test_more_than_a_block_of_annotations(tmp_path: Path, odd: dict[str, Any]) -> None:
     index = AnnotationIndex.load(write(tmp_path, many(**odd)))
@@ -173,9 +183,10 @@ def test_more_than_a_block_of_annotations(tmp_path: Path, odd: dict[str, Any]) -
         assert index.segmentation(row) == [[n, 1, 5, 1, 5, 4]]
         assert index.boxes[row].tolist() == [n % 50, 1, n % 50 + 9, n % 11 + 2]
         assert (index.labels[row], index.crowd[row]) == ((1, 0, 0)[n % 3], n % 7 == 0)
-        assert index.areas[row] == (9 * (n % 11 + 1) if n == READ_BLOCK + 7 and "area" in odd else n + 0.5)
+        assert index.areas[row] == (9 * (n % 11 + 1) if n == ODD and "area" in odd else n + 0.5)
 
 
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize(
     ("odd", "expected"),
     [
@@ -186,7 +197,7 @@ def test_more_than_a_block_of_annotations(tmp_path: Path, odd: dict[str, Any]) -
     ],
 )
 def test_errors_at_the_end_of_a_large_file_are_found(tmp_path: Path, odd: dict[str, Any], expected: str) -> None:
-    with pytest.raises(DataError, match=f"annotation (id )?{READ_BLOCK + 7}.*{expected}"):
+    with pytest.raises(DataError, match=f"annotation (id )?{ODD}.*{expected}"):
         AnnotationIndex.load(write(tmp_path, many(**odd)))
 
 
@@ -374,7 +385,7 @@ def test_changed_files_of_the_cache_are_found(tmp_path: Path, caplog: pytest.Log
     values = {name: np.array(getattr(before, name)).tolist() for name in (*ARRAYS, "labeled")}
     (folder,) = (tmp_path / "cache" / "index").iterdir()
     names = sorted(one.name for one in folder.iterdir())
-    assert len(names) == len(ARRAYS) + 2
+    assert len(names) == len(ARRAYS) + 4  # labeled, values.json, and the two arrays of file names
     for name in names:
         content = bytearray((folder / name).read_bytes())
         content[-1] ^= 1

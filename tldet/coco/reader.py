@@ -7,25 +7,30 @@ Roboflow's unused supercategory entry is dropped. :attr:`Coco.notes` counts ever
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tldet.coco import checks
 from tldet.coco.checks import note, require_coco_boxes
+from tldet.coco.document import DocumentReader
 from tldet.coco.ids import NO_ID, ODD_ID, renumber_annotations
-from tldet.coco.records import Annotation, Category, CocoSource, Image, read_document
+from tldet.coco.records import Annotation, Category, CocoSource, Image
 from tldet.coco.segmentations import derive_boxes
 from tldet.coco.variants import NO_FLAG
 from tldet.errors import DataError
 from tldet.structures.image import Size
 
 MOST_CATEGORIES = 20_000  # evaluation takes 97 kB for each, a classifier thousands of weights
-MISSING_COLUMN = 4  # position of the column of missing boxes in _columns
+_NO_BOX = [math.nan] * 4
+_MISSING_COLUMN = 4  # position of the column of missing boxes in _columns
+Write = Callable[[bytes], object]
 
 
 @dataclass(frozen=True)
@@ -43,8 +48,8 @@ class Objects:
         crowd: (A,) bool; False for an annotation without ``iscrowd``.
         flagged: (A,) bool, True for an annotation with ``iscrowd``.
         areas: (A,) float64; NaN for an annotation without a positive area.
-        lengths: (A,) int64, bytes of each segmentation's JSON text.
-        text: the JSON texts of all segmentations, concatenated; empty if they were not kept.
+        spans: (F + 1,) int64, start of each segmentation's JSON text, and the end, for the F annotations in the file.
+        text: the JSON texts of all segmentations in the file, concatenated; empty if they were not kept.
     """
 
     rows: NDArray[np.int64]
@@ -57,19 +62,22 @@ class Objects:
     crowd: NDArray[np.bool_]
     flagged: NDArray[np.bool_]
     areas: NDArray[np.float64]
-    lengths: NDArray[np.int64]
+    spans: NDArray[np.int64]
     text: bytes | bytearray
 
     def take(self, rows: NDArray[np.int64]) -> Objects:
         """Return the annotations of some rows, in the order of ``rows``."""
-        text: bytes | bytearray = self.text
-        if len(rows) < len(self.rows) or (np.diff(rows) < 0).any():
-            ends = np.cumsum(self.lengths)[rows]
-            spans = zip((ends - self.lengths[rows]).tolist(), ends.tolist(), strict=True)
-            view = memoryview(text)
-            text = b"".join([view[start:end] for start, end in spans])
-        columns = [field.name for field in fields(self) if field.name != "text"]
-        return Objects(**{name: getattr(self, name)[rows] for name in columns}, text=text)
+        columns = [field.name for field in fields(self) if field.name not in ("spans", "text")]
+        return replace(self, **{name: getattr(self, name)[rows] for name in columns})
+
+    def lengths(self) -> NDArray[np.int64]:
+        """Return (A,) int64, bytes of each segmentation's JSON text."""
+        return np.diff(self.spans)[self.rows]
+
+    def segmentation_text(self, row: int) -> bytes:
+        """Return the JSON text of the segmentation in row ``row``."""
+        start, end = self.spans[self.rows[row]], self.spans[self.rows[row] + 1]
+        return bytes(memoryview(self.text)[start:end])
 
 
 @dataclass(frozen=True)
@@ -99,37 +107,42 @@ class Coco:
         return [None if ids is None else [key for key in ids if key != dropped] for ids in stated]
 
 
-def read_coco(source: CocoSource, name: str | None = None, *, segmentations: bool = False) -> Coco:
+def read_coco(
+    source: CocoSource, name: str | None = None, *, segmentations: bool = False, write: Write | None = None
+) -> Coco:
     """Read and check a COCO JSON.
 
     Args:
         source: the file, or Python values of the same layout.
         name: name of the source in messages; None takes the path.
         segmentations: keep the text of the segmentations.
+        write: takes the text of the segmentations, part by part, instead of keeping it.
 
     Raises:
         DataError: the file is invalid; the message names the file and the id of the annotation, image or category.
     """
     name = str(source) if name is None else name
-    found, count, blocks = read_document(source, name)
-    if count and not (found.images and found.categories):
-        raise DataError(f"{name}: has no {'categories' if found.images else 'images'}")
-    if len(found.categories) > MOST_CATEGORIES:
+    reader = DocumentReader(source, name)
+    text = bytearray()
+    columns = _read_columns(reader, name, write or (text.extend if segmentations else None))
+    if len(columns.stated) and not (reader.images and reader.categories):
+        raise DataError(f"{name}: has no {'categories' if reader.images else 'images'}")
+    if len(reader.categories) > MOST_CATEGORIES:
         raise DataError(
-            f"{name}: has {len(found.categories)} categories; more than {MOST_CATEGORIES} are not supported"
+            f"{name}: has {len(reader.categories)} categories; more than {MOST_CATEGORIES} are not supported"
         )
-    checks.unique_ids(name, "image", [image.id for image in found.images])
-    checks.unique_ids(name, "category", [category.id for category in found.categories])
-    category_ids = [category.id for category in found.categories]
-    objects, notes = _read_objects(name, blocks, found.images, category_ids, segmentations=segmentations)
-    categories, unused = drop_unused(found.categories, objects.category_ids)
+    checks.unique_ids(name, "image", [image.id for image in reader.images])
+    checks.unique_ids(name, "category", [category.id for category in reader.categories])
+    objects, notes = _make_objects(name, columns, reader)
+    objects = replace(objects, text=text)
+    categories, unused = drop_unused(reader.categories, objects.category_ids)
     if unused is not None:
         notes.append(f"category {unused.id} {unused.name!r} dropped: unused supercategory entry of a Roboflow export")
-    sizes = np.array([_size(image) for image in found.images], np.int64).reshape(-1, 2)
-    if count is None:
+    sizes = np.array([_size(image) for image in reader.images], np.int64).reshape(-1, 2)
+    if not reader.listed:
         notes.append("has no 'annotations' list; all images count as images without objects")
     notes += require_coco_boxes(name, "boxes", objects.boxes, sizes[objects.positions], objects.areas)
-    return Coco(found.images, categories, unused, objects, tuple(notes))
+    return Coco(reader.images, categories, unused, objects, tuple(notes))
 
 
 def drop_unused(categories: Sequence[Category], used: NDArray[np.int64]) -> tuple[list[Category], Category | None]:
@@ -147,75 +160,87 @@ def drop_unused(categories: Sequence[Category], used: NDArray[np.int64]) -> tupl
     return list(categories), None
 
 
-def _read_objects(
-    name: str,
-    blocks: Iterator[list[Annotation]],
-    images: Sequence[Image],
-    categories: Sequence[int],
-    *,
-    segmentations: bool,
-) -> tuple[Objects, list[str]]:
-    """Collect annotations into columns, with notes on those that were changed or left out.
+class _Columns(NamedTuple):
+    """Values of the annotations in the file, as stated; see :class:`Objects`.
 
-    Segmentations are kept if ``segmentations``.
+    ``boxless`` holds the text of the segmentations of the annotations without a box, by row.
+    """
+
+    boxless: dict[int, bytes]
+    stated: NDArray[np.int64]
+    image_ids: NDArray[np.int64]
+    category_ids: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    missing: NDArray[np.bool_]
+    flags: NDArray[np.int64]
+    areas: NDArray[np.float64]
+    lengths: NDArray[np.int64]
+
+
+def _read_columns(blocks: Iterable[list[Annotation]], name: str, write: Write | None) -> _Columns:
+    """Collect annotations into columns; ``write`` takes the text of the segmentations."""
+    parts, boxless, count = [_columns(name, [], 0)], dict[int, bytes](), 0
+    for block in blocks:
+        parts.append(_columns(name, block, count))
+        for row in np.flatnonzero(parts[-1][_MISSING_COLUMN]).tolist():
+            boxless[count + row] = bytes(block[row].segmentation)
+        count += len(block)
+        if write is not None:
+            write(b"".join([a.segmentation for a in block]))
+    return _Columns(boxless, *map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _make_objects(name: str, columns: _Columns, reader: DocumentReader) -> tuple[Objects, list[str]]:
+    """Check the columns, with notes on annotations that were changed or left out.
 
     Raises:
         DataError: an annotation has an unknown image or category id, or no usable box.
     """
-    parts, text, texts, count = [], bytearray(), dict[int, bytes](), 0
-    for block in blocks:
-        parts.append(_columns(name, block, count))
-        for row in np.flatnonzero(parts[-1][MISSING_COLUMN]).tolist():
-            texts[count + row] = bytes(block[row].segmentation)
-        count += len(block)
-        if segmentations:
-            text += b"".join([a.segmentation for a in block])
-    stated, image_ids, category_ids, boxes, missing, flags, areas, lengths = map(
-        np.concatenate, zip(*parts, strict=True)
-    )
+    stated, flags, areas, missing = columns.stated, columns.flags, columns.areas, columns.missing
 
     def who(row: int) -> str:
         return f"{name}: {_name(int(stated[row]), row)}"
 
-    positions = checks.positions_of(image_ids, [image.id for image in images], "image_id", who)
-    checks.positions_of(category_ids, categories, "category_id", who)
+    positions = checks.positions_of(columns.image_ids, [image.id for image in reader.images], "image_id", who)
+    checks.positions_of(columns.category_ids, [category.id for category in reader.categories], "category_id", who)
     valid = len(stated) == 0 or (stated[0] > ODD_ID and (stated[1:] > stated[:-1]).all())
     ids, notes = (stated, []) if valid else renumber_annotations(stated)
-    areas = np.where(np.isfinite(areas) & (areas > 0), areas, np.nan)
-    flagged = flags != NO_FLAG
-    columns = (ids, stated, positions, category_ids, boxes, missing, (flags != 0) & flagged, flagged, areas, lengths)
-    found = Objects(np.arange(len(ids)), *columns, text)
+    found = Objects(
+        rows=np.arange(len(ids)),
+        ids=ids,
+        stated_ids=stated,
+        positions=positions,
+        category_ids=columns.category_ids,
+        boxes=columns.boxes,
+        derived=missing,
+        crowd=(flags != 0) & (flags != NO_FLAG),
+        flagged=flags != NO_FLAG,
+        areas=np.where(np.isfinite(areas) & (areas > 0), areas, np.nan),
+        spans=np.concatenate([[0], np.cumsum(columns.lengths)]),
+        text=b"",
+    )
     if missing.any():
-        found, more = _with_boxes(found, texts, images, who)
+        found, more = _with_boxes(found, columns.boxless, reader.images, who)
         notes += more
     checks.sound_boxes(found.boxes, lambda row: who(int(found.rows[row])))
     return found, notes
 
 
-def _columns(name: str, block: list[Annotation], start: int) -> list[NDArray[Any]]:
-    found: list[Any] = [a.bbox for a in block]
-    try:
-        boxes = np.array(found, np.float64).reshape(-1, 4)
-        missing = np.zeros(len(block), np.bool_)
-        uneven = len(boxes) != len(block)
-    except (TypeError, ValueError):
-        uneven = True
-    if uneven:
-        missing = np.array([not box for box in found], np.bool_)
-        odd = next((a for a in block if a.bbox and len(a.bbox) != 4), None)
-        if odd is not None:
-            named = _name(odd.id, start + next(row for row, a in enumerate(block) if a is odd))
-            raise DataError(f"{name}: {named} has bbox {odd.bbox}; it must be four numbers [x, y, width, height]")
-        boxes = np.array([box or [np.nan] * 4 for box in found], np.float64).reshape(-1, 4)
+def _columns(name: str, block: Sequence[Annotation], start: int) -> list[NDArray[Any]]:
+    boxes = [a.bbox or _NO_BOX for a in block]
+    if set(map(len, boxes)) - {4}:
+        row = next(row for row, box in enumerate(boxes) if len(box) != 4)
+        named = _name(block[row].id, start + row)
+        raise DataError(f"{name}: {named} has bbox {boxes[row]}; it must be four numbers [x, y, width, height]")
     return [
-        np.array([a.id for a in block], np.int64),
-        np.array([a.image_id for a in block], np.int64),
-        np.array([a.category_id for a in block], np.int64),
-        boxes,
-        missing,
-        np.array([a.iscrowd for a in block], np.int64),
+        np.fromiter([a.id for a in block], np.int64),
+        np.fromiter([a.image_id for a in block], np.int64),
+        np.fromiter([a.category_id for a in block], np.int64),
+        np.fromiter(chain.from_iterable(boxes), np.float64).reshape(-1, 4),
+        np.fromiter([box is _NO_BOX for box in boxes], np.bool_),
+        np.fromiter([a.iscrowd for a in block], np.int64),
         np.array([a.area for a in block], np.float64),
-        np.array([len(a.segmentation) for a in block], np.int64),
+        np.fromiter([len(a.segmentation) for a in block], np.int64),
     ]
 
 

@@ -1,21 +1,20 @@
-"""COCO JSON files: their text in any Unicode encoding, decoded block by block into typed records."""
+"""Records of COCO JSON files, and the text of JSON files in any Unicode encoding."""
 
 from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-import numpy as np
 from msgspec import UNSET, UnsetType
 
 from tldet.coco.ids import NO_ID
 from tldet.coco.text import parse
-from tldet.coco.variants import NO_FLAG, convert_document, convert_record
+from tldet.coco.variants import NO_FLAG, convert_record
 from tldet.errors import DataError
 from tldet.system.inputs import read_file
 
@@ -23,9 +22,6 @@ CocoSource = str | PathLike[str] | Mapping[str, Any] | list[Any]
 Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # kept as int64
 Pixels = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]  # kept as int32
 Flag = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
-_LISTS = ("images", "annotations", "categories")
-TWICE = "occurs twice"  # in the message about a repeated key
-READ_BLOCK = 4096  # annotations decoded at a time, few enough for the CPU cache
 _T = TypeVar("_T")
 _MAGIC = {  # first bytes -> problem in a message
     b"\x1f\x8b": "is gzip-compressed; unpack it first",
@@ -75,70 +71,17 @@ class Annotation(msgspec.Struct, gc=False):
     segmentation: msgspec.Raw = msgspec.Raw(b"null")
 
 
-_A = TypeVar("_A", msgspec.Raw, Annotation)
-
-
-class Document(msgspec.Struct, Generic[_A]):
-    """The three lists of a COCO JSON; annotations as text or as records, UNSET if missing."""
+class Document(msgspec.Struct):
+    """The three lists of a COCO JSON; annotations are UNSET if missing."""
 
     images: list[Image]
     categories: list[Category]
-    annotations: list[_A] | UnsetType = UNSET
-
-
-AnyDocument = Document[msgspec.Raw] | Document[Annotation]
+    annotations: list[Annotation] | UnsetType = UNSET
 
 
 def name_of(source: CocoSource, otherwise: str) -> str:
     """Name ``source`` in messages: by its path, or as ``otherwise`` for values in memory."""
     return str(source) if isinstance(source, str | PathLike) else otherwise
-
-
-def read_document(source: CocoSource, name: str) -> tuple[AnyDocument, int | None, Iterator[list[Annotation]]]:
-    """Read the lists of a COCO JSON, and its annotations in one or more blocks.
-
-    The text of the file is freed with the last block.
-
-    Args:
-        source: the file, or Python values of the same layout.
-        name: name of the source in messages.
-
-    Returns:
-        The document without its annotations, the number of annotations (None without such a list), and the blocks.
-
-    Raises:
-        DataError: the file cannot be read, or a record is invalid; the message names it.
-    """
-    if not isinstance(source, str | PathLike):
-        whole = convert_document(source, Document[Annotation], name)
-        records: Any = _taken_from(whole)
-        return whole, None if records is None else len(records), iter([records or []])
-    content = read_json_text(Path(source), name)
-    try:
-        found: AnyDocument = msgspec.json.decode(content, type=Document[msgspec.Raw])
-        _require_once(content, found.annotations or [], _LISTS, name)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        found = convert_document(parse(content, name), Document[Annotation], name)
-        _require_once(content, [], _LISTS, name)
-    texts = _taken_from(found)
-    return found, None if texts is None else len(texts), _blocks(name, content, texts or [])
-
-
-def _taken_from(document: AnyDocument) -> list[Any] | None:
-    """Move the annotations out of a document, so that their memory can be freed; None without annotations."""
-    taken, document.annotations = document.annotations, UNSET
-    return None if isinstance(taken, UnsetType) else taken
-
-
-def _blocks(name: str, content: bytes, annotations: list[msgspec.Raw] | list[Annotation]) -> Iterator[list[Annotation]]:
-    decode = msgspec.json.Decoder(Annotation).decode
-    for start in range(0, max(1, len(annotations)), READ_BLOCK):
-        block: Any = annotations[start : start + READ_BLOCK]
-        try:
-            yield block if block and isinstance(block[0], Annotation) else [decode(one) for one in block]
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            yield (convert_document(parse(content, name), Document[Annotation], name).annotations or [])[start:]
-            return
 
 
 def read_json_text(path: Path, name: str | None = None) -> bytes:
@@ -205,45 +148,3 @@ def read_list(source: CocoSource, schema: type[_T], name: str) -> _T:
         return msgspec.json.decode(content, type=schema)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # NaN too, which Python's parser accepts
         return convert_record(parse(content, name), schema, name)
-
-
-def _require_once(content: bytes, values: Sequence[Any], keys: Sequence[str], name: str) -> None:
-    """Check that no key occurs twice in a JSON object; parsers keep the last value without a message.
-
-    Args:
-        content: UTF-8 without a byte-order mark, as returned by :func:`~tldet.coco.records.read_json_text`.
-        values: consecutive ``msgspec.Raw`` parts of ``content`` that need no search.
-        keys: the keys to look for.
-        name: name of the file in messages.
-
-    Raises:
-        DataError: a key occurs twice.
-    """
-    start, end = (_address(values[0]), _address(values[-1]) + len(bytes(values[-1]))) if values else (0, 0)
-    start, end = (max(0, address - _address(content)) for address in (start, end))
-    for key in (f'"{key}"'.encode() for key in keys):
-        if content.count(key, 0, start) + content.count(key, end) < 2:
-            continue
-        if _on_top(content, key) > 1:
-            raise DataError(
-                f"{name}: {key.decode()} {TWICE}; keep one of them, or split the file in two and use `tldet merge`"
-            )
-
-
-def _on_top(content: bytes, key: bytes) -> int:
-    """Return how often a quoted key occurs in the outermost object, not counting objects inside it."""
-    try:
-        fields = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # NaN, which Python's parser accepts
-        keys: list[str] = []
-
-        def remember(pairs: list[tuple[str, Any]]) -> None:  # the outermost object is the last one
-            keys[:] = [name for name, _ in pairs]
-
-        json.loads(content, object_pairs_hook=remember)
-        return keys.count(key.decode().strip('"'))
-    return content.count(key) - sum(bytes(value).count(key) for value in fields.values())
-
-
-def _address(content: bytes | msgspec.Raw) -> int:
-    return int(np.frombuffer(content, np.uint8).ctypes.data)

@@ -232,6 +232,7 @@ def _index(columns: _Columns, names: tuple[str, ...], name: str) -> AnnotationIn
         crowd=np.concatenate([ignore_flags(one) for one in targets]),
         annotation_ids=np.arange(1, total + 1),
         areas=(boxes[:, 2:] - boxes[:, :2]).prod(1, dtype=np.float64),
+        file_rows=np.arange(total),
         spans=np.zeros(total + 1, np.int64),
         raw=np.zeros(0, np.uint8),
         labeled=labeled,

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from tldet.coco import checks
 from tldet.coco.checks import FLAT, MOVED, NAMED, OUTSIDE, clip_to_images, note
 from tldet.coco.partial_labels import labeled_table
-from tldet.coco.reader import Coco, read_coco
+from tldet.coco.reader import Coco, Write, read_coco
 from tldet.coco.segmentations import parse_segmentation
 from tldet.data.index_cache import cached_fields
+from tldet.data.text_table import TextTable
 from tldet.errors import DataError
 from tldet.text import counted
 
@@ -38,8 +39,9 @@ class AnnotationIndex:
         crowd: (A,) bool.
         annotation_ids: (A,) int64.
         areas: (A,) float64, ``area`` in the JSON, or the area of the box.
-        spans: (A + 1,) int64 into ``raw``.
-        raw: (bytes,) uint8, JSON text of the segmentations, parsed when a mask is needed.
+        file_rows: (A,) int64, position of each object in the annotations of the JSON.
+        spans: (F + 1,) int64 into ``raw``, start of the segmentation of each annotation of the JSON, and the end.
+        raw: (bytes,) uint8, JSON text of the segmentations in file order, parsed when a mask is needed.
         labeled: (I, K) bool, True for classes annotated on an image (see
             :func:`~tldet.coco.partial_labels.labeled_table`); None if all are annotated on all images.
         notes: messages that count left out or changed objects, with the first ids.
@@ -58,6 +60,7 @@ class AnnotationIndex:
     crowd: NDArray[np.bool_]
     annotation_ids: NDArray[np.int64]
     areas: NDArray[np.float64]
+    file_rows: NDArray[np.int64]
     spans: NDArray[np.int64]
     raw: NDArray[np.uint8]
     labeled: NDArray[np.bool_] | None = None
@@ -80,7 +83,7 @@ class AnnotationIndex:
 
     def has_segmentation(self) -> NDArray[np.bool_]:
         """Return (A,) bool: True for objects with polygons or an RLE, that is, neither ``null`` nor ``[]``."""
-        return np.asarray(np.diff(self.spans) > len("null"), np.bool_)
+        return np.asarray((np.diff(self.spans) > len("null"))[self.file_rows], np.bool_)
 
     def segmentation(self, row: int) -> Any:
         """Return the polygons or RLE of an object as they are in the JSON, or None."""
@@ -88,7 +91,8 @@ class AnnotationIndex:
 
     def segmentation_text(self, row: int) -> bytes:
         """Return the JSON text of the segmentation of an object."""
-        return bytes(self.raw[self.spans[row] : self.spans[row + 1]])
+        place = self.file_rows[row]
+        return bytes(self.raw[self.spans[place] : self.spans[place + 1]])
 
     @classmethod
     def load(cls, path: str | Path, classes: Sequence[str] | None = None, *, cache: bool = True) -> AnnotationIndex:
@@ -104,7 +108,7 @@ class AnnotationIndex:
         """
         path = Path(path)
         parse = partial(_parse, path)
-        index = _from_fields(path, cached_fields(path, parse) if cache else parse())
+        index = _from_fields(path, cached_fields(path, parse) if cache else parse(None))
         if classes is not None:
             index = index.for_classes(classes)
         return replace(index, _loaded_as=(classes, cache))
@@ -160,8 +164,6 @@ class AnnotationIndex:
     def _keep(self, rows: NDArray[np.bool_]) -> AnnotationIndex:
         """Return the index with the objects of some rows (A,) only."""
         counts = np.concatenate([[0], np.cumsum(rows)])
-        texts = [self.raw[a:b] for a, b in zip(self.spans[:-1][rows], self.spans[1:][rows], strict=True)]
-        lengths = (self.spans[1:] - self.spans[:-1])[rows]
         return replace(
             self,
             offsets=counts[self.offsets],
@@ -170,8 +172,7 @@ class AnnotationIndex:
             crowd=self.crowd[rows],
             annotation_ids=self.annotation_ids[rows],
             areas=self.areas[rows],
-            spans=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-            raw=np.concatenate(texts) if texts else np.zeros(0, np.uint8),
+            file_rows=self.file_rows[rows],
         )
 
 
@@ -179,21 +180,23 @@ def _from_fields(path: Path, fields: Mapping[str, Any]) -> AnnotationIndex:
     names, ids, notes = (tuple(fields[name]) for name in ("class_names", "category_ids", "notes"))
     unused = tuple((name, key) for name, key in fields["unused"])
     others = {"class_names": names, "category_ids": ids, "notes": notes, "unused": unused}
-    return AnnotationIndex(**{**fields, "path": path, **others})
+    arrays = {name: value for name, value in fields.items() if name not in ("names", "name_spans")}
+    file_names = TextTable(fields["names"], fields["name_spans"])
+    return AnnotationIndex(**{**arrays, "path": path, "file_names": file_names, **others})
 
 
-def _parse(path: Path) -> dict[str, Any]:
-    """Read and check a COCO JSON; return the fields of its index."""
-    coco = read_coco(path, segmentations=True)
+def _parse(path: Path, write: Write | None) -> dict[str, Any]:
+    """Read and check a COCO JSON; return the fields of its index, without ``raw`` if ``write`` takes this text."""
+    coco = read_coco(path, segmentations=True, write=write)
     checks.training_fields(str(path), coco.images, coco.categories)
     categories = sorted(coco.categories, key=lambda category: category.id)
     objects = coco.objects.take(np.argsort(coco.objects.positions, kind="stable"))
-    xywh, spans = objects.boxes, np.concatenate([[0], np.cumsum(objects.lengths)]).astype(np.int64)
+    xywh = objects.boxes
     index = AnnotationIndex(
         path=path,
         class_names=tuple(str(category.name) for category in categories),
         category_ids=tuple(category.id for category in categories),
-        file_names=[str(image.file_name) for image in coco.images],
+        file_names=TextTable.of(str(image.file_name) for image in coco.images),
         image_ids=np.array([image.id for image in coco.images], np.int64),
         sizes=np.array([(image.height, image.width) for image in coco.images], np.int32).reshape(-1, 2),
         offsets=np.searchsorted(objects.positions, np.arange(len(coco.images) + 1)),
@@ -202,14 +205,18 @@ def _parse(path: Path) -> dict[str, Any]:
         crowd=objects.crowd,
         annotation_ids=objects.ids,
         areas=np.where(np.isnan(objects.areas), xywh[:, 2] * xywh[:, 3], objects.areas),
-        spans=spans,
+        file_rows=objects.rows,
+        spans=objects.spans,
         raw=np.frombuffer(objects.text, np.uint8),
         labeled=_labeled(path, coco),
         notes=coco.notes,
         unused=((str(coco.unused.name), coco.unused.id),) if coco.unused else (),
     )
     fields = dict(vars(_clip_to_images(index, xywh)))
-    return {name: value for name, value in fields.items() if name not in ("path", "_loaded_as")}
+    names = fields.pop("file_names")
+    fields |= {"names": names.text, "name_spans": names.spans}
+    left_out = ("path", "_loaded_as", *(() if write is None else ("raw",)))
+    return {name: value for name, value in fields.items() if name not in left_out}
 
 
 def _corners(path: Path, xywh: NDArray[np.float64], ids: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -66,7 +66,10 @@ def without_degenerate(index: AnnotationIndex) -> dict[int, Any]:
     """
     images = np.repeat(np.arange(len(index)), np.diff(index.offsets))
     changed: dict[int, Any] = {}
-    for row in segmentations.odd_rows(index.raw, index.spans):
+    rows = np.full(len(index.spans), -1)
+    rows[index.file_rows] = np.arange(len(index.file_rows))
+    odd = rows[list(segmentations.odd_rows(index.raw, index.spans))]
+    for row in odd[odd >= 0].tolist():
         height, width = index.sizes[images[row]].tolist()
         if segmentations.is_rle_of(index.segmentation_text(row), (height, width)):
             continue

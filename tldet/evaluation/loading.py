@@ -87,12 +87,10 @@ def _with_masks(truth: GroundTruth, objects: Objects) -> GroundTruth:
     Raises:
         DataError: a segmentation is malformed, or no object has one.
     """
-    ends = np.cumsum(objects.lengths).tolist()
-    starts = [0, *ends][: len(ends)]
     found: list[Any] = []
-    dropped, bare = np.zeros(len(ends), np.bool_), np.zeros(len(ends), np.bool_)
-    for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        outline, count = drop_degenerate(parse_segmentation(bytes(objects.text[start:end])))
+    dropped, bare = np.zeros(len(objects.rows), np.bool_), np.zeros(len(objects.rows), np.bool_)
+    for row in range(len(objects.rows)):
+        outline, count = drop_degenerate(parse_segmentation(objects.segmentation_text(row)))
         dropped[row], bare[row] = count > 0, outline is None
         x, y, width, height = objects.boxes[row].tolist()
         corners = [x, y, x + width, y, x + width, y + height, x, y + height]

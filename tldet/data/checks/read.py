@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.coco.document import TWICE
 from tldet.coco.ids import NO_ID, ODD_ID
 from tldet.coco.partial_labels import LABELED
 from tldet.coco.reader import Coco, read_coco
-from tldet.coco.records import TWICE, read_json_text
+from tldet.coco.records import read_json_text
 from tldet.coco.segmentations import drop_degenerate
 from tldet.coco.text import parse
 from tldet.data.checks.findings import CODES, Finding, Repair
@@ -94,8 +95,6 @@ def _records(coco: Coco, path: Path, split: str) -> Records:
     categories = sorted(coco.categories, key=lambda one: one.id)
     ids = [one.id for one in categories]
     objects = coco.objects
-    ends = np.cumsum(objects.lengths)
-    spans = zip((ends - objects.lengths).tolist(), ends.tolist(), strict=True)
     return Records(
         split,
         path,
@@ -110,7 +109,7 @@ def _records(coco: Coco, path: Path, split: str) -> Records:
         objects.crowd,
         objects.ids,
         objects.areas,
-        [bytes(objects.text[start:end]) for start, end in spans],
+        [objects.segmentation_text(row) for row in range(len(objects.rows))],
         objects.rows,
         np.arange(len(coco.images)),
     )

@@ -85,17 +85,14 @@ def _add_objects(found: Dataset, coco: Coco, records: Sequence[ImageRecord]) -> 
     names = {one.id: str(one.name) for one in coco.categories}
     objects = coco.objects
     columns = (objects.ids, objects.positions, objects.category_ids, objects.boxes, objects.crowd, objects.areas)
-    start = 0
     for row, (key, position, category, box, crowd, area) in enumerate(
         zip(*(column.tolist() for column in columns), strict=True)
     ):
-        end = start + int(objects.lengths[row])
         image = records[position]
         shape = Shape(names[category], f"annotation id {key}", (box[0], box[1], box[0] + box[2], box[1] + box[3]))
         shape.id, shape.crowd, shape.area = key, bool(crowd), None if area != area else area
-        _add_outline(found, image, shape, parse_segmentation(bytes(objects.text[start:end])))
+        _add_outline(found, image, shape, parse_segmentation(objects.segmentation_text(row)))
         image.shapes.append(shape)
-        start = end
 
 
 def _add_outline(found: Dataset, image: ImageRecord, shape: Shape, outline: Any) -> None:

@@ -124,7 +124,7 @@ def read_merge_source(split: Split) -> MergeSource:
         boxes=found.boxes,
         derived=found.derived,
         crowd=found.crowd,
-        has_segmentation=found.lengths > len("null"),
+        has_segmentation=found.lengths() > len("null"),
         left_out=tuple(key for key in texts if key not in _KNOWN),
         notes=coco.notes,
     )

@@ -1,0 +1,205 @@
+"""Reading of a COCO JSON: its annotations in blocks, its images and categories afterwards.
+
+The text of a file is never held as a whole: annotations are decoded while the file is read. A block ends between two
+records, at ``}, {``. If such a place lies inside a record, the text before it is not a complete list and cannot be
+decoded; an earlier place is tried. For peculiarities such as NaN or UTF-16, Python's parser reads the whole file.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Generator, Iterator
+from itertools import islice
+from os import PathLike
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from tldet.coco.records import Annotation, Category, CocoSource, Document, Image, not_json, read_json_text
+from tldet.coco.text import parse
+from tldet.coco.variants import convert_document
+from tldet.errors import DataError
+from tldet.system.inputs import require_file
+
+TWICE = "occurs twice"  # in the message about a repeated key
+BLOCK_BYTES = 1 << 20  # read at a time
+_LISTS = ("images", "annotations", "categories")
+_START = re.compile(rb'"annotations"\s*:\s*\[')
+_LONGEST_START = 1024  # bytes of a match of _START that may be split between two reads
+_BETWEEN = re.compile(rb"\},\s*(?=\{)")
+_TRIES = 8  # places between two objects that may lie inside a record
+_MOST_ENDS = 64  # ends of objects in the last record of a block, such as those of RLEs
+_FAILED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class _Part(msgspec.Struct):
+    """The lists in a part of the document."""
+
+    images: list[Image] | UnsetType = UNSET
+    annotations: list[Annotation] | UnsetType = UNSET
+    categories: list[Category] | UnsetType = UNSET
+
+
+class _ReadAsWhole(Exception):
+    """The file cannot be decoded in blocks."""
+
+
+class DocumentReader:
+    """Iterable over blocks of the annotations of a COCO JSON, in file order.
+
+    Args:
+        source: the file, or Python values of the same layout.
+        name: name of the source in messages.
+
+    Attributes:
+        images: the images; empty until all blocks are read.
+        categories: the categories; empty until all blocks are read.
+        listed: False if the document has no list of annotations; known when all blocks are read.
+
+    Raises:
+        DataError: while blocks are read: the file cannot be read, or a record is invalid; the message names it.
+    """
+
+    def __init__(self, source: CocoSource, name: str) -> None:
+        self.source, self.name = source, name
+        self.images: list[Image] = []
+        self.categories: list[Category] = []
+        self.listed = True
+
+    def __iter__(self) -> Iterator[list[Annotation]]:
+        if not isinstance(self.source, str | PathLike):
+            yield self._keep(convert_document(self.source, Document, self.name))
+            return
+        path, count = Path(self.source), 0
+        try:
+            for block in self._blocks(path):
+                count += len(block)
+                yield block
+        except _ReadAsWhole:
+            yield self._whole(path)[count:]
+
+    def _blocks(self, path: Path) -> Iterator[list[Annotation]]:
+        """Decode the annotations while the file is read.
+
+        Raises:
+            _ReadAsWhole: this is not possible for the file.
+        """
+        require_file(path, DataError, self.name)
+        try:
+            with path.open("rb") as file:
+                start, rest = _read_to_annotations(file)
+                before = _decode(start)
+                rest = yield from _decode_blocks(file, rest)
+                end = b'{"annotations":[' + rest + file.read()
+        except OSError as error:
+            raise DataError(f"{self.name}: cannot be read: {error.strerror}") from None
+        after = _decode(end)
+        if any(_count(start, key) + _count(end, key) > 1 + (key == "annotations") for key in _LISTS):
+            raise _ReadAsWhole
+        images, categories = after.images or before.images, after.categories or before.categories
+        if isinstance(images, UnsetType) or isinstance(categories, UnsetType):
+            raise _ReadAsWhole
+        yield self._keep(Document(images, categories, after.annotations))
+
+    def _keep(self, document: Document) -> list[Annotation]:
+        self.images, self.categories = document.images, document.categories
+        self.listed = not isinstance(document.annotations, UnsetType)
+        return [] if isinstance(document.annotations, UnsetType) else document.annotations
+
+    def _whole(self, path: Path) -> list[Annotation]:
+        content = read_json_text(path, self.name)
+        document = convert_document(parse(content, self.name), Document, self.name)
+        keys = _top_keys(content)
+        if twice := next((key for key in _LISTS if keys.count(key) > 1), None):
+            advice = "keep one of them, or split the file in two and use `tldet merge`"
+            raise DataError(f'{self.name}: "{twice}" {TWICE}; {advice}')
+        return self._keep(document)
+
+
+def _read_to_annotations(file: BinaryIO) -> tuple[bytes, bytes]:
+    """Read up to the list of annotations.
+
+    Returns:
+        A JSON object of the values before the annotations, with an empty list of annotations; and the text read after
+        the bracket that opens the list.
+    """
+    text = bytearray(file.read(BLOCK_BYTES).removeprefix(codecs.BOM_UTF8))
+    if not_json(bytes(text)) or json.detect_encoding(text) != "utf-8":
+        raise _ReadAsWhole
+    searched = 0
+    while (found := _START.search(text, searched)) is None:
+        searched = max(0, len(text) - _LONGEST_START)
+        more = file.read(BLOCK_BYTES)
+        if not more:
+            raise _ReadAsWhole
+        text += more
+    return bytes(text[: found.end()]) + b"]}", bytes(text[found.end() :])
+
+
+def _decode_blocks(file: BinaryIO, text: bytes) -> Generator[list[Annotation], None, bytes]:
+    """Yield the annotations of complete blocks; return the text that follows them.
+
+    Args:
+        file: the file.
+        text: the text before the position of ``file``, from the beginning of a record.
+    """
+    decode = msgspec.json.Decoder(list[Annotation]).decode
+    while more := file.read(max(BLOCK_BYTES, len(text))):
+        searched = len(text)
+        text += more
+        places = list(islice(_places(text, max(0, searched - 1)), _TRIES))
+        for place in places:
+            try:
+                block = decode(b"".join((b"[", memoryview(text)[: place.start() + 1], b"]")))
+            except _FAILED:
+                continue
+            yield block
+            text = text[place.end() :]
+            break
+        else:
+            if places:
+                return text
+    return text
+
+
+def _places(text: bytes, start: int) -> Iterator[re.Match[bytes]]:
+    """Yield the places between two objects at or after ``start``, beginning with the last."""
+    end = len(text)
+    for _ in range(_MOST_ENDS):
+        end = text.rfind(b"},", start, end)
+        if end < 0:
+            return
+        if found := _BETWEEN.match(text, end):
+            yield found
+
+
+def _decode(text: bytes) -> _Part:
+    try:
+        return msgspec.json.decode(text, type=_Part)
+    except _FAILED:
+        raise _ReadAsWhole from None
+
+
+def _count(text: bytes, key: str) -> int:
+    """Return how often a key occurs in the outermost object of a JSON text."""
+    quoted = f'"{key}"'.encode()
+    count = text.count(quoted)
+    if count > 1:
+        fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        count -= sum(bytes(value).count(quoted) for value in fields.values())
+    return count
+
+
+def _top_keys(content: bytes) -> list[str]:
+    """Return the keys of the outermost object, repeated ones too."""
+    keys: list[str] = []
+
+    def remember(pairs: list[tuple[str, Any]]) -> None:  # the outermost object is the last one
+        keys[:] = [name for name, _ in pairs]
+
+    json.loads(content, object_pairs_hook=remember)
+    return keys

@@ -1,0 +1,58 @@
+"""``TextTable``: a sequence of texts in two arrays, which processes can share without copies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class TextTable(Sequence[str]):
+    """Texts, decoded when they are needed.
+
+    Args:
+        text: (bytes,) uint8, all texts in UTF-8, concatenated.
+        spans: (N + 1,) int64, start of each text in ``text``, and the end.
+    """
+
+    def __init__(self, text: NDArray[np.uint8], spans: NDArray[np.int64]) -> None:
+        self.text, self.spans = text, spans
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> TextTable:
+        """Make a table of ``texts``."""
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        spans = np.concatenate([[0], np.cumsum([len(one) for one in encoded], dtype=np.int64)]).astype(np.int64)
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), spans)
+
+    def __len__(self) -> int:
+        return len(self.spans) - 1
+
+    @overload
+    def __getitem__(self, key: int) -> str: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[str]: ...
+    def __getitem__(self, key: int | slice) -> str | list[str]:
+        if isinstance(key, slice):
+            return [self._text(position) for position in range(*key.indices(len(self)))]
+        position = int(key) + len(self) if key < 0 else int(key)
+        if not 0 <= position < len(self):
+            raise IndexError(f"{key} is not one of {len(self)} texts")
+        return self._text(position)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._text(position) for position in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"TextTable of {len(self)} texts"
+
+    def _text(self, position: int) -> str:
+        start, end = self.spans[position], self.spans[position + 1]
+        return self.text[start:end].tobytes().decode("utf-8", "surrogatepass")

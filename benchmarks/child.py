@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
@@ -31,13 +31,24 @@ def in_child(function: str, environment: dict[str, str] | None = None, **argumen
     Raises:
         RuntimeError: the process failed; the message has its last lines.
     """
-    given = _environment(environment)
-    done = subprocess.run(_command(function, arguments), capture_output=True, text=True, env=given, check=False)
-    if done.returncode:
-        raise RuntimeError(_failed(function, done.returncode, done.stderr))
-    marked = [line for line in done.stdout.splitlines() if line.startswith(MARK)]
-    result: dict[str, Any] = json.loads(marked[-1].removeprefix(MARK))
-    return result
+    return in_children(function, [arguments], environment)[0]
+
+
+def in_children(
+    function: str, arguments: Sequence[dict[str, Any]], environment: dict[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """Return the dicts of ``module:function`` in new processes that run at the same time; see :func:`in_child`."""
+    settings: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    settings["env"] = _environment(environment)
+    running = [subprocess.Popen(_command(function, each), **settings) for each in arguments]
+    results = []
+    for process in running:
+        output, errors = process.communicate()
+        if process.returncode:
+            raise RuntimeError(_failed(function, process.returncode, errors))
+        marked = [line for line in output.splitlines() if line.startswith(MARK)]
+        results.append(json.loads(marked[-1].removeprefix(MARK)))
+    return results
 
 
 class Served:

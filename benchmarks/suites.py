@@ -20,6 +20,7 @@ SUITES = {
     "eval": "COCO metrics of 500,000 detections, compared with pycocotools (about 5 minutes)",
     "startup": "startup of the command line, the import and training (about 3 minutes)",
     "growth": "growth of time and memory, with a plot next to --json (about 5 minutes)",
+    "size": "annotations of 118,000 images, compared with pycocotools, and of 10 million objects (about 15 minutes)",
     "video": "decoding, detection, drawing and encoding, compared with detection alone (about 2 minutes)",
 }
 QUICK = "small sizes and two rounds, to test a suite in a minute or less"

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import pytest
 
-from benchmarks import annotations, eval, growth, overhead, pairs, video
+from benchmarks import annotations, eval, growth, overhead, pairs, size, video
 from benchmarks import data as data_suite
 from benchmarks.__main__ import main
 from benchmarks.run import benchmark
@@ -23,6 +23,8 @@ FIELDS = {"name", "baseline", "each", "ours", "theirs", "ratio", "memory", "peak
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(eval, "QUICK_IMAGES", 12)
     monkeypatch.setattr(annotations, "QUICK_IMAGES", 50)
+    monkeypatch.setattr(size, "QUICK_IMAGES", 50)
+    monkeypatch.setattr(size, "QUICK_MANY", 100)
     monkeypatch.setattr(data_suite, "QUICK_IMAGES", 2)
     monkeypatch.setattr(data_suite, "STORED", (128, 170))
     monkeypatch.setattr(video, "QUICK_FRAMES", 3)
@@ -143,3 +145,13 @@ def test_bad_input_is_one_line(arguments: list[str], message: str, capsys: pytes
     error = capsys.readouterr().err.strip()
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+def test_size() -> None:
+    found = benchmark(["size"], quick=True, repeats=1)["suites"]["size"]["figures"]
+    few, many = ([one for one in found if one["data"].startswith(f"{images} images")] for images in (50, 100))
+    names = ["first reading", "peak memory of the first reading", "reopening from the cache"]
+    assert [one["name"] for one in few[:3]] == [one["name"] for one in many[:3]] == names
+    assert all(one["theirs"] > 0 for one in few[:3])
+    assert all(one["theirs"] is None for one in many)
+    assert all(one["ours"] > 0 for one in found if one["unit"] == "s")

@@ -130,3 +130,14 @@ def test_text_after_the_document(tmp_path: Path, block_bytes: int) -> None:
     (tmp_path / "some.json").write_text(text + ", {}", encoding="utf-8")
     with pytest.raises(DataError, match="the file: is not valid JSON"):
         blocks(tmp_path / "some.json")
+
+
+def test_a_key_with_escapes_and_a_document_without_annotations(tmp_path: Path, block_bytes: int) -> None:
+    whole = parts(("images", "annotations", "categories"), 30, {})
+    path = tmp_path / "some.json"
+    path.write_text(json.dumps(whole).replace('"annotations": [', '"annot\\u0061tions": [', 1), encoding="utf-8")
+    assert read(path) == expected(whole)
+    del whole["annotations"]
+    path.write_text(json.dumps(whole), encoding="utf-8")
+    reader = DocumentReader(path, "the file")
+    assert (list(reader), reader.listed, len(reader.images)) == ([[]], False, 4)

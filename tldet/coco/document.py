@@ -93,8 +93,10 @@ class DocumentReader:
             with path.open("rb") as file:
                 start, rest = _read_to_annotations(file)
                 before = _decode(start)
+                if before.annotations:  # a key spelled with escapes
+                    raise _ReadAsWhole
                 rest = yield from _decode_blocks(file, rest)
-                end = b'{"annotations":[' + rest + file.read()
+                end = b'{"annotations":[' + rest + file.read() if before.annotations == [] else b"{}"
         except OSError as error:
             raise DataError(f"{self.name}: cannot be read: {error.strerror}") from None
         after = _decode(end)
@@ -125,7 +127,7 @@ def _read_to_annotations(file: BinaryIO) -> tuple[bytes, bytes]:
 
     Returns:
         A JSON object of the values before the annotations, with an empty list of annotations; and the text read after
-        the bracket that opens the list.
+        the bracket that opens the list. Without such a list, the whole document and an empty text.
     """
     text = bytearray(file.read(BLOCK_BYTES).removeprefix(codecs.BOM_UTF8))
     if not_json(bytes(text)) or json.detect_encoding(text) != "utf-8":
@@ -135,7 +137,7 @@ def _read_to_annotations(file: BinaryIO) -> tuple[bytes, bytes]:
         searched = max(0, len(text) - _LONGEST_START)
         more = file.read(BLOCK_BYTES)
         if not more:
-            raise _ReadAsWhole
+            return bytes(text), b""
         text += more
     return bytes(text[: found.end()]) + b"]}", bytes(text[found.end() :])
 

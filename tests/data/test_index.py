@@ -270,7 +270,7 @@ def test_labeled_classes_of_images(tmp_path: Path, cache: bool) -> None:
         index = AnnotationIndex.load(path, cache=cache)
         assert index.labeled is not None
         assert index.labeled.tolist() == [[False, True], [True, True], [False, False], [True, True]]
-    assert isinstance(index.labeled, np.memmap) == cache
+    assert isinstance(index.labeled.base, np.memmap) == cache
     again = pickle.loads(pickle.dumps(index))
     assert (again.labeled == index.labeled).all()
 
@@ -297,7 +297,7 @@ def test_a_class_that_the_json_lacks_was_not_labeled(tmp_path: Path) -> None:
 def test_the_cache_serves_until_the_file_changes(tmp_path: Path) -> None:
     path = write(tmp_path, coco())
     first = AnnotationIndex.load(path)
-    assert isinstance(first.boxes, np.memmap)
+    assert isinstance(first.boxes.base, np.memmap)
     write(tmp_path, coco(annotations=[annotation(id=6, bbox=[0, 0, 1, 1])]))
     assert AnnotationIndex.load(path).annotation_ids.tolist() == [6]
 
@@ -371,7 +371,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, name: str, content: bytes 
     else:
         victim.write_bytes(content)
     repaired = AnnotationIndex.load(path)
-    assert isinstance(repaired.boxes, np.memmap)
+    assert isinstance(repaired.boxes.base, np.memmap)
     assert repaired.boxes.tolist() == [[10, 5, 30, 15]]
     assert repaired.labeled is not None
     assert victim.stat().st_size > 4
@@ -407,7 +407,7 @@ def test_a_file_instead_of_the_cache_folder(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "cache" / "index").iterdir()
     shutil.rmtree(folder)
     folder.write_text("junk")
-    assert isinstance(AnnotationIndex.load(path).boxes, np.memmap)
+    assert isinstance(AnnotationIndex.load(path).boxes.base, np.memmap)
     assert folder.is_dir()
     assert list(folder.parent.iterdir()) == [folder]
 

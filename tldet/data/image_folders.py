@@ -45,7 +45,7 @@ def find_images(
     """
     if not is_folder(root):
         raise DataError(f"{root}: no such folder")
-    names = AnnotationIndex.load(annotations).file_names if names is None else names
+    names = list(AnnotationIndex.load(annotations).file_names) if names is None else names
     return _Search(annotations, root, names, advice).run(ending)
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+_CHUNK = 4096  # texts decoded at a time
 
 
 class TextTable(Sequence[str]):
@@ -18,7 +21,7 @@ class TextTable(Sequence[str]):
     """
 
     def __init__(self, text: NDArray[np.uint8], spans: NDArray[np.int64]) -> None:
-        self.text, self.spans = text, spans
+        self.text, self.spans = np.asarray(text), np.asarray(spans)
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> TextTable:
@@ -43,7 +46,10 @@ class TextTable(Sequence[str]):
         return self._text(position)
 
     def __iter__(self) -> Iterator[str]:
-        return (self._text(position) for position in range(len(self)))
+        for start in range(0, len(self), _CHUNK):
+            spans = self.spans[start : start + _CHUNK + 1].tolist()
+            text = self.text[spans[0] : spans[-1]].tobytes()
+            yield from (_decoded(text[a - spans[0] : b - spans[0]]) for a, b in pairwise(spans))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and len(self) == len(other) and list(self) == list(other)
@@ -54,5 +60,8 @@ class TextTable(Sequence[str]):
         return f"TextTable of {len(self)} texts"
 
     def _text(self, position: int) -> str:
-        start, end = self.spans[position], self.spans[position + 1]
-        return self.text[start:end].tobytes().decode("utf-8", "surrogatepass")
+        return _decoded(self.text[self.spans[position] : self.spans[position + 1]].tobytes())
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "surrogatepass")

@@ -44,8 +44,11 @@ class Tree:
 
     def annotations(self, *suffixes: str) -> list[Path]:
         """Return the files with one of the suffixes (lower case, with the dot), or the chosen file if it has one."""
-        found = self.paths if self.only is None else [self.only]
-        return [path for path in found if path.name.lower().endswith(suffixes)]
+        return [path for path, name in self._names if name.endswith(suffixes)]
+
+    @cached_property
+    def _names(self) -> list[tuple[Path, str]]:
+        return [(path, path.name.lower()) for path in (self.paths if self.only is None else [self.only])]
 
     def with_damaged(self, kinds: Mapping[Path, str | None], kind: str) -> list[Path]:
         """Return the files of a kind, and unrecognizable files (None) beside them, whose errors reading reports.

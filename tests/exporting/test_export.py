@@ -18,10 +18,10 @@ from tldet.errors import CheckpointError, ConfigError, DataError
 from tldet.exporting.files import write_export
 from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace_graph
 from tldet.exporting.verify import TOLERANCES, Comparison, compare_detections
-from tldet.inference.runtimes.base import METADATA_VERSION
 from tldet.inference.runtimes.exported import ExportedDetector, load_exported
 from tldet.models.detector import Detector, build_detector
 from tldet.models.replace import replace_backbone
+from tldet.runtime.metadata import METADATA_VERSION
 from tldet.structures.batch import Batch
 from tldet.structures.detections import Detections
 from tldet.structures.target import Target

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from tldet.data.images import MAX_PIXELS, fitted_size
 from tldet.data.loader import Sample, collate
 from tldet.engine.precision import Precision, choose
 from tldet.inference import OVERLAP
 from tldet.inference.predictor import Predictor, no_target
 from tldet.inference.runtimes.exported import EXPORTED_SUFFIXES, load_exported
-from tldet.inference.scores import ScoreSettings
 from tldet.models.detector import Detector
+from tldet.runtime.images import MAX_PIXELS, fitted_size
+from tldet.runtime.scores import ScoreSettings
 from tldet.system.device import pick_device
 from tldet.transfer.restore import restore
 
@@ -53,7 +53,7 @@ def load(
     if Path(path).suffix in EXPORTED_SUFFIXES:
         exported = load_exported(path, device, precision, threads)
         stated = exported.metadata
-        chosen = Precision(stated["precision"], reason=exported.runtime.name)
+        chosen = Precision(stated["precision"], reason=exported.name)
         options["scores"] = ScoreSettings.of(stated.get("scores"), stated["class_names"], str(path))
         return Predictor(exported, stated["category_ids"], **stated["input"], precision=chosen, **options)
     model, state = restore(path)

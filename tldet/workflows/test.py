@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from tldet.data.formats.source import SourceOptions
-from tldet.data.images import Reduced
 from tldet.engine.precision import Precision, choose
 from tldet.evaluation.report import CocoResult
 from tldet.inference.predictor import Predictor
@@ -19,6 +18,7 @@ from tldet.inference.stream import Prepared
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
 from tldet.models.surgery.fuse import fuse
+from tldet.runtime.images import Reduced
 from tldet.structures.detections import Detections
 from tldet.system.device import pick_device
 from tldet.system.output import check_output, refuse_same, write_json

@@ -18,7 +18,7 @@ from tldet.errors import ConfigError, DataError
 from tldet.evaluation.columns import GroundTruth, Results
 from tldet.evaluation.errors.calibration import scaled
 from tldet.inference.loading import load
-from tldet.inference.scores import ScoreSettings
+from tldet.runtime.scores import ScoreSettings
 from tldet.structures.detections import Detections
 from tldet.workflows.evaluate import evaluate
 from tldet.workflows.report.command import report

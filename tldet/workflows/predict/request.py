@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tldet.inference import SCORE
+from tldet.runtime import SCORE
 from tldet.workflows.options import (
     COUNT,
     PROBABILITY,

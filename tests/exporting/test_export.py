@@ -251,9 +251,7 @@ def test_code_in_a_torch_export_file_is_not_run(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from tldet.inference.runtimes import base
-
-    monkeypatch.setattr(base, "find_spec", lambda _: None)
+    monkeypatch.setattr("tldet.runtime.session.find_spec", lambda _: None)
     for suffix, extra in ((".onnx", "onnx"), (".xml", "openvino")):
         path = tmp_path / f"m{suffix}"
         path.write_bytes(b"x")

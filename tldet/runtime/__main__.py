@@ -4,4 +4,5 @@ import sys
 
 from .command import run_command
 
-sys.exit(run_command())
+if __name__ == "__main__":
+    sys.exit(run_command())

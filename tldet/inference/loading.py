@@ -11,7 +11,7 @@ from tldet.data.loader import Sample, collate
 from tldet.engine.precision import Precision, choose
 from tldet.inference import OVERLAP
 from tldet.inference.predictor import Predictor, no_target
-from tldet.inference.runtimes.exported import EXPORTED_SUFFIXES, load_exported
+from tldet.inference.runtimes.exported import EXPORTED_SUFFIXES, load_exported, refuse_threads
 from tldet.models.detector import Detector
 from tldet.runtime.images import MAX_PIXELS, fitted_size
 from tldet.runtime.scores import ScoreSettings
@@ -40,13 +40,15 @@ def load(
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         nms_per_class: see :class:`Predictor`; fixed in an exported detector.
         max_pixels: see :class:`Predictor`.
-        threads: threads of ONNX Runtime or OpenVINO; None leaves the choice to them.
+        threads: threads of ONNX Runtime or OpenVINO; None leaves the choice to them. Other files run in torch, whose
+            threads are those of the process.
         tiles: see :class:`Predictor`.
         overlap: see :class:`Predictor`.
 
     Raises:
         CheckpointError: the file cannot be read.
-        ConfigError: there is no such device, a package is missing, or the model does not apply NMS.
+        ConfigError: there is no such device, a package is missing, the model does not apply NMS, or an option does not
+            apply to the file.
     """
     options: dict[str, Any] = {"nms_per_class": nms_per_class, "max_pixels": max_pixels, "tiles": tiles}
     options["overlap"] = overlap
@@ -56,6 +58,7 @@ def load(
         chosen = Precision(stated["precision"], reason=exported.name)
         options["scores"] = ScoreSettings.of(stated.get("scores"), stated["class_names"], str(path))
         return Predictor(exported, stated["category_ids"], **stated["input"], precision=chosen, **options)
+    refuse_threads(path, threads)
     model, state = restore(path)
     target = pick_device(device)
     model.to(target)

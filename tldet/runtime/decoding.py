@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import DataError
-from .headers import BMP, is_cmyk, orientation_of, size_of
+from .headers import BMP, has_alpha_mask, orientation_of, size_of, unreadable
 from .image_types import ImageArray
 from .images import JPEG_START, ImageReader, Limits, frame_of
 
@@ -36,9 +36,10 @@ def decode_with_opencv(content: bytes, name: object, limits: Limits) -> tuple[Im
         limits.check(name, *size)
     jpeg = content.startswith(JPEG_START)
     frame = frame_of(content) if jpeg else None
-    if (frame and frame.components == 4) or is_cmyk(content):
-        raise DataError(f"{name}: has CMYK colors, which OpenCV does not read; convert it to RGB")
-    plain = jpeg or content.startswith(BMP)  # rotated by OpenCV; the fourth byte of a BMP pixel is no alpha
+    wrong = "CMYK colors" if frame and frame.components == 4 else unreadable(content)
+    if wrong:
+        raise DataError(f"{name}: has {wrong}, which OpenCV does not read; convert it to RGB")
+    plain = jpeg or (content.startswith(BMP) and not has_alpha_mask(content))  # JPEG is rotated by OpenCV
     try:
         flags = cv2.IMREAD_COLOR if plain else cv2.IMREAD_UNCHANGED
         decoded = cv2.imdecode(np.frombuffer(content, np.uint8), flags)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 from .image_types import Size
 
 PNG, BMP, GIF = b"\x89PNG\r\n\x1a\n", b"BM", (b"GIF87a", b"GIF89a")
 TIFF = {b"II*\0": "<", b"MM\0*": ">"}  # byte orders
-_WIDTH, _HEIGHT, _COLORS, ORIENTATION = 256, 257, 262, 274  # tags
-_CMYK = 5
+_WIDTH, _HEIGHT, _COLORS, ORIENTATION, _SAMPLES = 256, 257, 262, 274, 277  # tags
+_CMYK, _GRAY = 5, 0  # colors of TIFF, of PNG
+_BITFIELDS = 3  # compression of a BMP with masks
 _INTEGERS = {3: "H", 4: "I"}  # types of a tag
 
 
@@ -55,36 +55,58 @@ def _webp_size(content: bytes) -> tuple[int, int]:
     return int.from_bytes(content[24:27], "little") + 1, int.from_bytes(content[27:30], "little") + 1
 
 
-def is_cmyk(content: bytes) -> bool:
-    """Return True for a TIFF file with CMYK colors."""
-    return content[:4] in TIFF and tiff_tags(content).get(_COLORS) == _CMYK
+def unreadable(content: bytes) -> str | None:
+    """Return what OpenCV would decode to other colors in a file, such as "CMYK colors"; None if there is nothing."""
+    tags = tiff_tags(content)
+    if tags.get(_COLORS) == _CMYK:
+        return "CMYK colors"
+    if tags.get(_SAMPLES) in (2, 4):
+        return "TIFF transparency"
+    if content.startswith(PNG) and content[25:26] == bytes([_GRAY]) and _png_chunk(content, b"tRNS"):
+        return "a transparent shade of gray"
+    return None
+
+
+def has_alpha_mask(content: bytes) -> bool:
+    """Return True for a BMP file whose pixels have alpha; otherwise a fourth byte has no meaning."""
+    try:
+        header, compression = struct.unpack_from("<I12xI", content, 14)
+        return bool(header >= 56 and compression == _BITFIELDS and struct.unpack_from("<I", content, 66)[0])
+    except struct.error:
+        return False
 
 
 def orientation_of(content: bytes) -> int:
-    """Return the orientation that EXIF states, 1 (upright) to 8; 1 for formats that OpenCV rotates itself."""
-    exif = content if content[:4] in TIFF else b""
+    """Return the orientation that EXIF states in a PNG or WebP file, 1 (upright) to 8; OpenCV rotates TIFF itself."""
+    exif = b""
     if content.startswith(PNG):
-        exif = next((data for kind, data in _png_chunks(content) if kind == b"eXIf"), b"")
+        exif = _png_chunk(content, b"eXIf")
     elif is_webp(content):
-        exif = next((data for kind, data in _webp_chunks(content) if kind == b"EXIF"), b"")
+        exif = _webp_chunk(content, b"EXIF")
     found = tiff_tags(exif.removeprefix(b"Exif\0\0")).get(ORIENTATION, 1)
     return found if 1 <= found <= 8 else 1
 
 
-def _png_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _png_chunk(content: bytes, kind: bytes) -> bytes:
+    """Return the first chunk of a kind; empty if there is none."""
     start = len(PNG)
     while start + 8 <= len(content):
         (length,) = struct.unpack_from(">I", content, start)
-        yield content[start + 4 : start + 8], content[start + 8 : start + 8 + length]
+        if content[start + 4 : start + 8] == kind:
+            return content[start + 8 : start + 8 + length]
         start += 12 + length
+    return b""
 
 
-def _webp_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _webp_chunk(content: bytes, kind: bytes) -> bytes:
+    """Return the first chunk of a kind; empty if there is none."""
     start = 12
     while start + 8 <= len(content):
         (length,) = struct.unpack_from("<I", content, start + 4)
-        yield content[start : start + 4], content[start + 8 : start + 8 + length]
+        if content[start : start + 4] == kind:
+            return content[start + 8 : start + 8 + length]
         start += 8 + length + length % 2
+    return b""
 
 
 def tiff_tags(content: bytes) -> dict[int, int]:

@@ -101,6 +101,16 @@ def refuse_nms(nms_per_class: bool | None) -> None:
         )
 
 
+def refuse_threads(path: str | Path, threads: int | None) -> None:
+    """Reject a number of threads for a file that runs in torch.
+
+    Raises:
+        ConfigError: the setting is given.
+    """
+    if threads is not None:
+        raise ConfigError(f"--threads: {path} runs in torch; set the environment variable OMP_NUM_THREADS instead")
+
+
 def load_exported(
     path: str | Path, device: str = "auto", precision: str = "auto", threads: int | None = None
 ) -> ExportedDetector:
@@ -119,8 +129,7 @@ def load_exported(
     path = Path(path)
     if path.suffix != ".pt2":
         return ExportedDetector(open_session(path, device, precision=precision, threads=threads))
-    if threads is not None:
-        raise ConfigError(f"--threads: {path} runs in torch; set the environment variable OMP_NUM_THREADS instead")
+    refuse_threads(path, threads)
     session = TorchExportSession(path, device)
     require_precision(session, path, precision)
     return ExportedDetector(session)

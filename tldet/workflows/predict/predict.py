@@ -80,6 +80,7 @@ def _loaded(request: PredictRequest, plan: Plan) -> Predictor:
         plan.precision,
         nms_per_class=request.nms_per_class,
         max_pixels=request.max_pixels or MAX_PIXELS,
+        threads=request.threads,
         tiles=request.tiles,
         overlap=request.overlap,
     )

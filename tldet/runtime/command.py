@@ -25,7 +25,7 @@ SUMMARY = "detect objects on images with a detector exported by tldet, without t
 
 def run_command(argv: Sequence[str] | None = None) -> int:
     """Run the command; return the exit code: 0, or 2 for bad input."""
-    args = _parser().parse_args(argv)
+    args = command_parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):  # escape characters that the terminal's encoding lacks
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -38,7 +38,8 @@ def run_command(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parser() -> ArgumentParser:
+def command_parser() -> ArgumentParser:
+    """Return the parser of the arguments."""
     parser = ArgumentParser(prog="tldet-runtime", description=SUMMARY, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"tldet-runtime {__version__}")
     parser.add_argument("file", metavar="FILE", help="an .onnx or .xml (OpenVINO) file of tldet export")

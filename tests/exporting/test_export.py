@@ -177,6 +177,10 @@ def test_from_a_checkpoint_to_the_command_line(run: Path, tmp_path: Path) -> Non
     assert compare_detections([expected], [found], TOLERANCES["fp32"], Comparison()).fraction >= 0.99
     with pytest.raises(ConfigError, match="fixed in an exported detector"):
         tldet.load(result.path, nms_per_class=False)
+    assert len(tldet.load(result.path, threads=1).predict(image, 0.0)) == len(found)
+    for call in (tldet.load, tldet.test):
+        with pytest.raises(ConfigError, match=r"--threads: .*best\.pt runs in torch; set the environment variable"):
+            call(run / "best.pt", threads=2)
     with pytest.raises(DataError, match="give --data"):
         tldet.test(result.path)
 

@@ -83,3 +83,15 @@ def test_both_distributions_have_one_license_and_one_version() -> None:
 
     assert (ROOT / "runtime" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     assert tldet.__version__ is runtime.__version__
+
+
+def test_the_dockerfile_copies_and_installs_what_there_is() -> None:
+    lines = (ROOT / "runtime" / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copied = [line.split()[1:] for line in lines if line.startswith("COPY ") and "--from" not in line]
+    assert sorted(source for source, _ in copied) == ["runtime", "tldet/runtime"]
+    assert all((ROOT / source).is_dir() and target == f"/source/{source}" for source, target in copied)
+    project = (ROOT / "runtime" / "pyproject.toml").read_text(encoding="utf-8")
+    default = next(line.partition("=")[2] for line in lines if line.startswith("ARG EXTRA="))
+    assert f"\n{default} = [" in project
+    command = next(line for line in lines if line.startswith("ENTRYPOINT"))
+    assert f"\n{json.loads(command.split(maxsplit=1)[1])[0]} = " in project, "a script of the distribution"

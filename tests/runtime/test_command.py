@@ -11,7 +11,7 @@ import pytest
 
 from tests.runtime.fake import MASKS, FakeSession
 from tests.runtime.test_detector import image_of, predictor_of
-from tldet.runtime.command import find_images, run_command
+from tldet.runtime.command import named_images, run_command
 from tldet.workflows.predict.predict import predict
 
 
@@ -70,10 +70,10 @@ def test_drawn_images_keep_their_names(folder: Path) -> None:
 
 def test_images_are_found_once_and_in_order(folder: Path) -> None:
     everything = ["in/a.PNG", "in/b/ä b.webp", "in/broken.png", "in/c.jpg"]
-    assert find_images(["in"]) == everything
-    assert find_images(["in/c.jpg", "in/*.jpg", "in"]) == ["in/c.jpg", *everything[:3]]
-    assert find_images(["in/**/*.webp"]) == ["in/b/ä b.webp"]
-    assert find_images(["in/notes.txt"]) == ["in/notes.txt"], "a named file is taken as an image"
+    assert named_images(["in"]) == everything
+    assert named_images(["in/c.jpg", "in/*.jpg", "in"]) == ["in/c.jpg", *everything[:3]]
+    assert named_images(["in/**/*.webp"]) == ["in/b/ä b.webp"]
+    assert named_images(["in/notes.txt"]) == ["in/notes.txt"], "a named file is taken as an image"
 
 
 @pytest.mark.parametrize(

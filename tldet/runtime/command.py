@@ -30,7 +30,7 @@ def run_command(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return _Run(args).all(find_images(args.images))
+        return _Run(args).all(named_images(args.images))
     except KeyboardInterrupt:
         return 130
     except TldetError as error:
@@ -76,7 +76,7 @@ def _probability(text: str) -> float:
     return value
 
 
-def find_images(given: Sequence[str]) -> list[str]:
+def named_images(given: Sequence[str]) -> list[str]:
     """Return the images of paths, folders (with their subfolders, by extension) and globs, each once and in order.
 
     Raises:

@@ -30,7 +30,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for number, name in enumerate(("c.jpg", "a.PNG", "b/ä b.webp")):
         cv2.imencode(Path(name).suffix.lower(), image_of(60, 90 + number, number))[1].tofile(tmp_path / "in" / name)
     (tmp_path / "in" / "broken.png").write_bytes(b"x")
-    for name in ("notes.txt", ".hidden.jpg"):
+    (tmp_path / "in" / ".hidden").mkdir()
+    for name in ("notes.txt", ".hidden.jpg", ".hidden/a.jpg"):
         (tmp_path / "in" / name).write_bytes(b"x")
     return tmp_path / "in"
 
@@ -81,11 +82,14 @@ def test_images_are_found_once_and_in_order(folder: Path) -> None:
     [
         (["m.onnx", "none.jpg"], "none.jpg: no such image, or a folder without images"),
         (["m.onnx", "empty"], "empty: no such image"),
-        (["m.onnx", "in/broken.png"], "nothing predicted: none of 1 images could be read"),
+        (["m.onnx", "in/broken.png"], "nothing predicted: 1 image could not be read"),
         (["m.onnx", "in", "--json", "in"], "'in': cannot be written (Is a directory)"),
         (["m.onnx", "in", "--json", "in/c.jpg/x.json"], "cannot be written"),
         (["m.onnx", "in", "--draw", "in/c.jpg"], "cannot be written"),
         (["m.onnx", "in", "--json", "x" * 300], "cannot be written"),
+        (["m.onnx", "in", "--json", "in/c.jpg"], "in/c.jpg: is an input and would be overwritten"),
+        (["m.onnx", "in", "--json", "m.onnx"], "m.onnx: is an input and would be overwritten"),
+        (["m.onnx", "in", "--draw", "."], "in/a.PNG: is an input and would be overwritten"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import SCORE, __version__
-from .errors import DataError, TldetError
+from .errors import DataError, OutputError, TldetError
 from .files import check_writable, is_file, write_file
 
 if TYPE_CHECKING:
     from .detections import NumpyDetections
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+DRAWN = (".jpg", ".jpeg", ".png")  # formats of drawn images
 SUMMARY = "detect objects on images with a detector exported by tldet, without torch"
 
 
@@ -76,6 +77,10 @@ def _probability(text: str) -> float:
     return value
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def named_images(given: Sequence[str]) -> list[str]:
     """Return the images of paths, folders (with their subfolders, by extension) and globs, each once and in order.
 
@@ -85,8 +90,10 @@ def named_images(given: Sequence[str]) -> list[str]:
     found: dict[str, None] = {}
     for one in given:
         if os.path.isdir(one):  # noqa: PTH112  (Path.is_dir raises OSError if the name is too long)
-            inside = sorted(path for path in Path(one).rglob("*") if path.suffix.lower() in EXTENSIONS)
-            matched = [path.as_posix() for path in inside if is_file(path) and not path.name.startswith(".")]
+            inside = [path.relative_to(one) for path in sorted(Path(one).rglob("*"))]
+            shown = [path for path in inside if not any(part.startswith(".") for part in path.parts)]
+            paths = [Path(one, path) for path in shown if path.suffix.lower() in EXTENSIONS]
+            matched = [path.as_posix() for path in paths if is_file(path)]
         elif is_file(one):
             matched = [Path(one).as_posix()]
         else:
@@ -103,8 +110,6 @@ class _Run:
     def __init__(self, args: Namespace) -> None:
         from .detector import NumpyDetector
 
-        if args.json and args.json != "-":
-            check_writable(Path(args.json))
         options = {"threads": args.threads, "providers": args.providers, "precision": args.precision}
         self.args, self.detector = args, NumpyDetector(args.file, args.device, **options)
         self.records: list[dict[str, Any]] = []
@@ -114,8 +119,9 @@ class _Run:
         """Detect on all images and write the outputs; return the exit code.
 
         Raises:
-            DataError: no image can be read, or an output cannot be written.
+            DataError: no image can be read, or an output cannot be written or would replace an input.
         """
+        self._check_outputs(images)
         for name, found in self.detector.stream(images, self.args.score, self.args.batch_size):
             if isinstance(found, DataError):
                 self.failed += 1
@@ -123,14 +129,15 @@ class _Run:
             else:
                 self._take(name, found)
         if not self.images:
-            raise DataError(f"nothing predicted: none of {self.failed} images could be read")
+            raise DataError(f"nothing predicted: {_counted(self.failed, 'image')} could not be read")
         text = json.dumps(self.records, ensure_ascii=False) + "\n"
         if self.args.json == "-":
             sys.stdout.write(text)
         elif self.args.json:
             write_file(Path(self.args.json), text.encode(errors="backslashreplace"))
         failed = f", {self.failed} could not be read" if self.failed else ""
-        sys.stderr.write(f"{self.images} images, {self.detections} detections{failed}\n")
+        counts = f"{_counted(self.images, 'image')}, {_counted(self.detections, 'detection')}"
+        sys.stderr.write(f"{counts}{failed}\n")
         return 0
 
     def _take(self, name: str, found: NumpyDetections) -> None:
@@ -145,14 +152,28 @@ class _Run:
         if self.args.draw:
             self._draw(name, found)
 
-    def _draw(self, name: str, found: NumpyDetections) -> None:
-        import cv2
+    def _check_outputs(self, images: Sequence[str]) -> None:
+        """Check that no output replaces an input, and that the JSON file can be written."""
+        outputs = [self._place(name) for name in images] if self.args.draw else []
+        if self.args.json and self.args.json != "-":
+            outputs.append(Path(self.args.json))
+        kept = {os.path.realpath(name) for name in (self.args.file, *images)}
+        for path in outputs:
+            if os.path.realpath(path) in kept:
+                raise OutputError(f"{path}: is an input and would be overwritten; choose another output path")
+        if self.args.json and self.args.json != "-":
+            check_writable(Path(self.args.json))
 
+    def _place(self, name: str) -> Path:
+        """Return the path of a drawn image: the name of the input, in a format that can be written."""
         path = Path(name)
         parts = ["__" if part == ".." else part for part in path.relative_to(path.anchor).parts]
         place = Path(self.args.draw, *parts)
-        suffix = path.suffix.lower()
-        if suffix not in (".jpg", ".jpeg", ".png"):
-            place, suffix = place.with_name(f"{place.name}.png"), ".png"
-        drawn = cv2.imencode(suffix, cv2.cvtColor(found.draw(name), cv2.COLOR_RGB2BGR))[1]
+        return place if path.suffix.lower() in DRAWN else place.with_name(f"{place.name}.png")
+
+    def _draw(self, name: str, found: NumpyDetections) -> None:
+        import cv2
+
+        place = self._place(name)
+        drawn = cv2.imencode(place.suffix.lower(), cv2.cvtColor(found.draw(name), cv2.COLOR_RGB2BGR))[1]
         write_file(place, drawn.tobytes())

@@ -37,7 +37,8 @@ def arguments(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="recipe (default: all recipes of the suite)",
+        help="recipe (default: all recipes of the suite); infer also takes checkpoints and exported files, which are "
+        "compared with the first one",
     )
     parser.add_argument("--size", type=_positive, nargs=2, metavar=("H", "W"), help="image size in pixels")
     parser.add_argument("--batch", type=_positive, metavar="B", help="batch size")

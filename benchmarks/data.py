@@ -24,9 +24,10 @@ from benchmarks.suites import Bench
 from benchmarks.timing import best_of
 from tldet.data.dataset import CocoDataset
 from tldet.data.digits import generate
-from tldet.data.images import fitted_size, read_reduced, reduction, resize_to
+from tldet.data.images import read_reduced
 from tldet.data.layouts import find_layout
 from tldet.data.loader import SampleKey, collate
+from tldet.runtime.images import fitted_size, reduction, resize_to
 from tldet.structures.batch import Batch
 
 SIZE, BATCH = (480, 640), 8

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.child import HOW, Served
+from benchmarks.exported import FILE_SUFFIXES, compare_files
 from benchmarks.machine import PEAK, machine_peak
 from benchmarks.pairs import CLASSES, Pair, chosen_pairs, share_weights, write_checkpoint
 from benchmarks.peer import detect, set_score
@@ -35,18 +36,23 @@ CLOSE = 1e-3  # largest difference of their scores
 
 
 def run(bench: Bench) -> Suite:
-    """Compare every pair, with the precision that tldet chooses and in fp32."""
-    pairs, skipped = chosen_pairs(bench.models)
+    """Compare every pair, with the precision that tldet chooses and in fp32; compare files with each other."""
+    files = [Path(name) for name in bench.models if Path(name).suffix in FILE_SUFFIXES]
+    recipes = tuple(name for name in bench.models if Path(name).suffix not in FILE_SUFFIXES)
+    pairs, skipped = chosen_pairs(recipes) if recipes or not files else ([], [])
     suite = Suite("infer", skipped=skipped)
     size = bench.size or (QUICK_SIZE if bench.quick else SIZE)
+    images = [random_image(size, seed) for seed in range(bench.batch or 1)]
     for pair in pairs:
-        suite.rows += _rows(bench, pair, size)
+        suite.rows += _rows(bench, pair, images)
+    if files:
+        suite.rows += compare_files(bench, files, images)
     return suite
 
 
-def _rows(bench: Bench, pair: Pair, size: tuple[int, int]) -> list[Row]:
+def _rows(bench: Bench, pair: Pair, images: list[ImageArray]) -> list[Row]:
     bench.show(f"{pair.recipe}: building both sides")
-    images = [random_image(size, seed) for seed in range(bench.batch or 1)]
+    size = (images[0].shape[0], images[0].shape[1])
     theirs, score = detector_and_threshold(pair, size)
     ours = pair.ours(score).eval()
     work = Work(pair, score, flops(ours, size) * len(images), share_weights(theirs, ours), images, bench.folder)

@@ -40,7 +40,7 @@ def benchmark(
         json: output file of all numbers, rewritten after each suite; plots are written next to it as PNG.
         repeats: rounds per comparison.
         quick: small sizes and two rounds.
-        models: recipes; by default all with a counterpart.
+        models: recipes, by default all with a counterpart; also checkpoints and exported detectors for "infer".
         size: (height, width) of images.
         batch: batch size.
         data: dataset folder for the suite "data".

@@ -11,13 +11,13 @@ from benchmarks.report import Row, Suite
 from benchmarks.suites import Bench
 from tldet.config import read_config
 from tldet.data.digits import frames
-from tldet.data.images import resize_to
 from tldet.inference.loading import load
 from tldet.inference.predictor import Predictor
 from tldet.inference.threads import grouped
 from tldet.inference.video import Video
 from tldet.inference.writer import VideoWriter
 from tldet.models.detector import build_detector
+from tldet.runtime.images import resize_to
 from tldet.structures.image import ImageArray
 from tldet.workflows.predict.predict import VIDEO_BATCH, predict
 

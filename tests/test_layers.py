@@ -7,6 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "tldet"
 LAYERS = [
+    {"runtime"},
     {"errors", "text"},
     {"system"},
     {"structures", "registry", "plugins", "components"},

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from tldet.runtime import __version__ as __version__
+
 if TYPE_CHECKING:
     from tldet.data.dataset import DetectionDataset as DetectionDataset
     from tldet.engine.callbacks import Callback as Callback
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from tldet.workflows.training.finetune import finetune as finetune
     from tldet.workflows.training.train import train as train
 
-__version__ = "0.1.0"
 __all__ = [
     "BACKBONES",
     "DATASETS",

@@ -7,7 +7,7 @@ import re
 
 from docs.generate.texts import sentence, table
 from tldet.cli.main import build_parser
-from tldet.cli.parser import Parser
+from tldet.runtime.command import command_parser
 
 INTRO = """# Commands
 
@@ -22,10 +22,10 @@ _STATED = re.compile(r"\s*(?P<mark>[(;]) ?default: (?P<default>(?:[^()]|\([^()]*
 
 def page() -> str:
     """Return the page."""
-    return "\n".join([INTRO, *(_command(leaf) for leaf in build_parser().leaves())])
+    return "\n".join([INTRO, *(_command(one) for one in (*build_parser().leaves(), command_parser()))])
 
 
-def _command(parser: Parser) -> str:
+def _command(parser: argparse.ArgumentParser) -> str:
     lines = [f"## {parser.prog}", "", f"{sentence(parser.description or '')}.", ""]
     lines += ["```console", _usage(parser), "```", ""]
     for group in parser._action_groups:
@@ -39,7 +39,7 @@ def _command(parser: Parser) -> str:
     return "\n".join(lines)
 
 
-def _usage(parser: Parser) -> str:
+def _usage(parser: argparse.ArgumentParser) -> str:
     """Return the usage with required arguments only."""
     named = [one for one in parser._actions if one.option_strings and one.required]
     words = [parser.prog, *(argument(one) for one in parser._actions if not one.option_strings)]

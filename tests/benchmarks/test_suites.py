@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from benchmarks import data as data_suite
 from benchmarks.__main__ import main
 from benchmarks.run import benchmark
 from benchmarks.timing import Times
+from tldet.errors import ConfigError
+from tldet.workflows.export.export import export
 
 FIELDS = {"name", "baseline", "each", "ours", "theirs", "ratio", "memory", "peak", "checks"}
 
@@ -31,7 +34,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overhead, "QUICK_STEPS", 2)
 
 
-def run(name: str, **options: Any) -> list[dict[str, Any]]:
+def rows_of(name: str, **options: Any) -> list[dict[str, Any]]:
     """The suite's rows, after a look at each."""
     found = benchmark([name], quick=True, repeats=1, **options)
     suite = json.loads(json.dumps(found))["suites"][name]
@@ -48,7 +51,7 @@ def run(name: str, **options: Any) -> list[dict[str, Any]]:
 
 
 def test_eval() -> None:
-    files, scoring = run("eval")
+    files, scoring = rows_of("eval")
     assert files["checks"]["metrics bit-identical"] is True
     assert 0 < files["checks"]["AP"] < 1
     assert files["memory"]["ours"] > 0
@@ -56,7 +59,7 @@ def test_eval() -> None:
 
 
 def test_data() -> None:
-    rows = run("data", size=(96, 128), batch=2)
+    rows = rows_of("data", size=(96, 128), batch=2)
     assert [row["baseline"] for row in rows[:3]] == [
         "torchvision v2 on Pillow",
         "torchvision v2 on decode_jpeg",
@@ -67,7 +70,7 @@ def test_data() -> None:
 
 
 def test_video() -> None:
-    rows = run("video", size=(64, 96))
+    rows = rows_of("video", size=(64, 96))
     assert [row["baseline"] for row in rows] == [
         "detection alone, batch size 1",
         "detection alone, batch size 4",
@@ -98,7 +101,7 @@ def test_a_curve_s_slope_is_the_steepest_between_neighbors() -> None:
 
 @pytest.mark.slow
 def test_infer(tmp_path: Path) -> None:
-    rows = run("infer", models=["retinanet_r50", "none_such"], size=(96, 128), json=tmp_path / "a" / "b.json")
+    rows = rows_of("infer", models=["retinanet_r50", "none_such"], size=(96, 128), json=tmp_path / "a" / "b.json")
     fp32 = rows[-1]
     assert fp32["name"] == "retinanet_r50 in fp32"
     assert fp32["checks"]["weights"] == "shared"
@@ -110,15 +113,31 @@ def test_infer(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_exported_detectors_and_their_checkpoint(run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    path = export(run / "best.pt", "onnx", out=tmp_path, verify=False).path
+    with pytest.raises(ConfigError, match=r"best\.onnx: give a second file to compare it with"):
+        rows_of("infer", models=[str(path)], size=(96, 128))
+    shutil.copy(run / "best.pt", tmp_path)
+    rows = rows_of("infer", models=[str(path)], size=(96, 128), batch=2)
+    assert [(row["name"], row["baseline"]) for row in rows] == [
+        ("best.onnx", "best.pt"),
+        ("best.onnx without torch", "best.pt"),
+    ]
+    assert all(row["checks"]["matching detections"] > 0.95 and row["checks"]["detections"] > 0 for row in rows)
+    assert rows[1]["memory"]["ours"] < rows[0]["memory"]["ours"] / 1.5
+
+
+@pytest.mark.slow
 def test_train() -> None:
-    rows = run("train", models=["faster_rcnn_r50"], size=(64, 96))
+    rows = rows_of("train", models=["faster_rcnn_r50"], size=(64, 96))
     assert rows[-1]["name"] == "trainer"
     assert any(row["name"] == "faster_rcnn_r50 in fp32" for row in rows)
 
 
 @pytest.mark.slow
 def test_startup() -> None:
-    assert [row["name"] for row in run("startup")][:2] == ["tldet --help", "import tldet"]
+    assert [row["name"] for row in rows_of("startup")][:2] == ["tldet --help", "import tldet"]
 
 
 def test_a_missing_recipe_is_left_out_and_reported(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +156,7 @@ def test_a_missing_recipe_is_left_out_and_reported(monkeypatch: pytest.MonkeyPat
             "--model nonsense: has no counterpart in torchvision; avail",
         ),
         (["eval", "--json", "/dev/null/x.json"], "cannot be written"),
+        (["infer", "--model", "none.onnx"], "none.onnx: no such file"),
         (["data", "--quick", "--data", "no_such_folder"], "no_such_folder: no such folder"),
     ],
 )

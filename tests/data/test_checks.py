@@ -18,8 +18,9 @@ from tldet.data.checks.files import check_file, find_faults
 from tldet.data.checks.headers import read_header
 from tldet.data.dataset import CocoDataset
 from tldet.data.file_names import require_images, resolve_names
-from tldet.data.images import Limits, read_image
+from tldet.data.images import read_image
 from tldet.errors import DataError
+from tldet.runtime.images import Limits
 from tldet.workflows.training.datasets import check_has_objects, check_images
 
 WIDTH, HEIGHT = 60, 40

@@ -11,18 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tldet.data.images import (
-    DEFAULT_LIMITS,
-    MAX_BYTES,
-    MAX_PIXELS,
-    Limits,
-    fitted_size,
-    read_image,
-    read_reduced,
-    reduction,
-)
+from tldet.data.images import read_image, read_reduced
 from tldet.data.pillow import from_pillow
 from tldet.errors import DataError
+from tldet.runtime.images import DEFAULT_LIMITS, MAX_BYTES, MAX_PIXELS, Limits, fitted_size, reduction
 
 UNREADABLE = {"truncated_60_percent.jpg", "corrupt_middle.png", "truncated_header.jpg", "empty.jpg", "text.jpg"}
 

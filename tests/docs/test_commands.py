@@ -11,6 +11,7 @@ import pytest
 from tests.docs.pages import PAGES, ROOT, Block, blocks, known_keys, name_of, spans
 from tldet.cli.main import build_parser, main
 from tldet.cli.parser import Parser
+from tldet.runtime.command import command_parser
 
 KEY = re.compile(r"^(?:model|data|optimizer|schedule|training|evaluation|freeze|l2_sp|class_match|distill)\.[\w.]+")
 FILES = re.compile(r"\.(?:py|pt|md|json|jsonl|csv|yaml)$|\.\.")  # data.yaml is no key
@@ -50,6 +51,13 @@ def test_commands_parse(block: Block, parser: Parser, config_keys: set[str]) -> 
                 assert key in config_keys, f"{block}: --cfg-options {option}"
 
 
+def test_commands_of_tldet_runtime_parse() -> None:
+    lines = [line for block in blocks("bash") for line in block.text.splitlines() if line.startswith("tldet-runtime ")]
+    for line in lines:
+        command_parser().parse_args(shlex.split(line, comments=True)[1:])
+    assert len(lines) > 2
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_inline_commands_name_options_that_exist(page: Path, parser: Parser) -> None:
     leaves = {tuple(leaf.prog.split()[1:]): leaf for leaf in parser.leaves()}
@@ -68,7 +76,7 @@ def test_inline_commands_name_options_that_exist(page: Path, parser: Parser) -> 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_options_in_text_exist(page: Path, parser: Parser) -> None:
-    known = {option for leaf in parser.leaves() for option in leaf._option_string_actions}
+    known = {option for leaf in (*parser.leaves(), command_parser()) for option in leaf._option_string_actions}
     known |= {"--standalone", "--nproc-per-node", "--no-python", "--strict"}  # of torchrun and mypy
     for span in spans(page):
         if span.startswith("--"):

@@ -49,8 +49,11 @@ def imported(tree: ast.AST) -> dict[str, Any]:
     """The names of tldet that a block imports."""
     names: dict[str, Any] = {"tldet": tldet}
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "tldet":
-            names |= {one.asname or one.name: getattr(import_module(node.module), one.name) for one in node.names}
+        module = (
+            (node.module or "").replace("tldet_runtime", "tldet.runtime") if isinstance(node, ast.ImportFrom) else ""
+        )
+        if isinstance(node, ast.ImportFrom) and module.split(".")[0] == "tldet":
+            names |= {one.asname or one.name: getattr(import_module(module), one.name) for one in node.names}
     return names
 
 
@@ -101,6 +104,8 @@ def test_json(block: Block) -> None:
     ("source", "error"),
     [
         ("from tldet import finetun", AttributeError),
+        ("from tldet_runtime import NumpyDetecto", AttributeError),
+        ("from tldet_runtime import NumpyDetector\nNumpyDetector('a', thread=2)", AssertionError),
         ("import tldet\ntldet.finetun('a')", AttributeError),
         ("import tldet\ntldet.finetune('a', outt='b')", AssertionError),
         ("detections.bboxes", AssertionError),

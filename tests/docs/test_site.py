@@ -12,13 +12,14 @@ from docs.generate import api, commands, config
 from docs.generate.texts import markdown, table
 from tests.docs.pages import ROOT
 from tldet.cli.main import build_parser
+from tldet.runtime.command import command_parser
 
 EXTERNAL = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"(?:https?:)?//", re.IGNORECASE)
 
 
 def test_every_command_and_option_is_listed() -> None:
     page = commands.page()
-    for leaf in build_parser().leaves():
+    for leaf in (*build_parser().leaves(), command_parser()):
         text = page[page.index(f"\n## {leaf.prog}\n") :].split("\n## ")[1]
         for action in leaf._actions:
             if action.dest != "help":

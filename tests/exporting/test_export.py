@@ -18,10 +18,10 @@ from tldet.errors import CheckpointError, ConfigError, DataError
 from tldet.exporting.files import write_export
 from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace_graph
 from tldet.exporting.verify import TOLERANCES, Comparison, compare_detections
-from tldet.inference.runtimes.base import METADATA_VERSION
 from tldet.inference.runtimes.exported import ExportedDetector, load_exported
 from tldet.models.detector import Detector, build_detector
 from tldet.models.replace import replace_backbone
+from tldet.runtime.metadata import METADATA_VERSION
 from tldet.structures.batch import Batch
 from tldet.structures.detections import Detections
 from tldet.structures.target import Target
@@ -177,6 +177,10 @@ def test_from_a_checkpoint_to_the_command_line(run: Path, tmp_path: Path) -> Non
     assert compare_detections([expected], [found], TOLERANCES["fp32"], Comparison()).fraction >= 0.99
     with pytest.raises(ConfigError, match="fixed in an exported detector"):
         tldet.load(result.path, nms_per_class=False)
+    assert len(tldet.load(result.path, threads=1).predict(image, 0.0)) == len(found)
+    for call in (tldet.load, tldet.test):
+        with pytest.raises(ConfigError, match=r"--threads: .*best\.pt runs in torch; set the environment variable"):
+            call(run / "best.pt", threads=2)
     with pytest.raises(DataError, match="give --data"):
         tldet.test(result.path)
 
@@ -251,9 +255,7 @@ def test_code_in_a_torch_export_file_is_not_run(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from tldet.inference.runtimes import base
-
-    monkeypatch.setattr(base, "find_spec", lambda _: None)
+    monkeypatch.setattr("tldet.runtime.session.find_spec", lambda _: None)
     for suffix, extra in ((".onnx", "onnx"), (".xml", "openvino")):
         path = tmp_path / f"m{suffix}"
         path.write_bytes(b"x")

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from tldet.data.images import Limits, Reduced, read_reduced
+from tldet.data.images import read_reduced
 from tldet.data.loader import Sample, as_pixels
 from tldet.engine.precision import Precision
-from tldet.inference.scores import ScoreSettings
 from tldet.inference.stream import PreparedImage, Result, stream
+from tldet.runtime.images import Limits, Reduced
+from tldet.runtime.scores import ScoreSettings
 from tldet.structures.detections import Detections
 from tldet.structures.target import Target
 

@@ -15,9 +15,10 @@ from tests.models.test_detectors import RECIPES, detector
 from tests.tools import with_slow
 from tldet.data.dataset import CocoDataset
 from tldet.data.eval_batches import by_padded_size, eval_batches
-from tldet.data.loader import Sample, padded_size
+from tldet.data.loader import Sample
 from tldet.engine.precision import Precision
 from tldet.inference.predictor import Predictor
+from tldet.runtime.images import padded_size
 from tldet.structures.detections import Detections
 from tldet.structures.image import ImageArray
 from tldet.structures.target import Target

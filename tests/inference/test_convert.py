@@ -17,9 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tldet.data.images import Limits, read_image
-from tldet.errors import DataError
-from tldet.inference.convert import NotAnImage, from_array, is_list, open_image
+from tldet.data.images import read_image
+from tldet.errors import DataError, NotAnImage
+from tldet.inference.convert import from_array, is_list, open_image
+from tldet.runtime.images import Limits
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 GRAY, ALPHA = RGB[..., :1], RGB[..., 1:2]

@@ -24,13 +24,13 @@ from tests.inference.stand import Stand
 from tldet.cli.main import build_parser, main
 from tldet.data.images import read_image
 from tldet.errors import ConfigError, DataError
-from tldet.inference import SCORE
 from tldet.inference.predictor import Predictor
-from tldet.inference.scores import ScoreSettings
 from tldet.inference.sources import find_sources
 from tldet.inference.threads import BackgroundWorker, mapped, prefetch
 from tldet.inference.video import Video
 from tldet.inference.writer import VideoWriter
+from tldet.runtime import SCORE
+from tldet.runtime.scores import ScoreSettings
 from tldet.system.device import cpu_has_bf16
 from tldet.workflows.predict.predict import predict
 

@@ -16,11 +16,12 @@ from torchvision.ops import box_iou
 
 import tldet
 from tests.inference.test_batches import lively
-from tldet.data.images import Reduced, read_image
+from tldet.data.images import read_image
 from tldet.errors import ConfigError
 from tldet.inference.predictor import Predictor
 from tldet.inference.tile_merging import TileMerger, Window
 from tldet.inference.tiling import Tiling
+from tldet.runtime.images import Reduced
 from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.structures.masks import InstanceMasks, on_boxes

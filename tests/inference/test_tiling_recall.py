@@ -13,7 +13,7 @@ from torchvision.ops import box_iou
 import tldet
 from tldet.data.digit_scenes import Stamp, load_photos, load_stamps, paste, random_background
 from tldet.data.digits import generate
-from tldet.data.images import fitted_size
+from tldet.runtime.images import fitted_size
 from tldet.structures.detections import Detections
 from tldet.structures.image import ImageArray
 from tldet.workflows.training.finetune import finetune

@@ -14,9 +14,11 @@ from pycocotools import mask as coco_mask
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from tldet.models.detector import rescale
+from tldet.runtime.drawing import color_of
+from tldet.runtime.masks import Paste
 from tldet.structures.detections import Detections
-from tldet.structures.masks import InstanceMasks, Paste, dense, rles, windows
-from tldet.visualize.drawing import color_of, draw
+from tldet.structures.masks import InstanceMasks, dense, rles, windows
+from tldet.visualize.drawing import draw
 
 SIZE = (60, 80)
 BOXES = torch.tensor(

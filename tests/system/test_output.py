@@ -278,6 +278,7 @@ WRITING = re.compile(
 )
 OTHERS = {
     "system/output.py": "the writer",
+    "runtime/files.py": "the writer of tldet-runtime",
     "engine/logging.py": "appends lines",
     "workflows/study/workers.py": "appends what a process prints",
     "transfer/downloads.py": "a digest, in a Replacement",

@@ -10,8 +10,9 @@ import torch
 from PIL import ImageColor
 
 from tldet.data.images import read_image
+from tldet.runtime.drawing import PALETTE, color_of
 from tldet.structures.detections import Detections
-from tldet.visualize.drawing import PALETTE, IntervalSeries, color_of, draw, grid, plot_curves, plot_intervals
+from tldet.visualize.drawing import IntervalSeries, draw, grid, plot_curves, plot_intervals
 from tldet.visualize.page.plots import COLORS
 
 

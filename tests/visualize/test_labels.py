@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tldet.runtime.label_places import place_labels
 from tldet.visualize import labels
-from tldet.visualize.labels import paint, place_labels, render, without_font
+from tldet.visualize.labels import paint, render, without_font
 
 
 def boxes_of(seed: int, count: int, shape: tuple[int, int] = (480, 640)) -> np.ndarray:

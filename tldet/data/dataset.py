@@ -15,13 +15,14 @@ from torch.utils.data import Dataset
 
 from tldet.data.checks.images import handle_bad_images
 from tldet.data.file_names import resolve_names
-from tldet.data.images import MAX_PIXELS, Limits, Reduced, fitted_size, read_reduced
+from tldet.data.images import read_reduced
 from tldet.data.index import AnnotationIndex
 from tldet.data.loader import Sample, SampleKey, as_pixels
 from tldet.data.segmentations import Segmentations
 from tldet.data.transforms import LabeledSample, Pipeline, Transforms
 from tldet.errors import DataError
 from tldet.registry import DATASETS
+from tldet.runtime.images import MAX_PIXELS, Limits, Reduced, fitted_size
 from tldet.structures.image import ImageArray, Size
 from tldet.structures.target import Target
 from tldet.system.inputs import is_file

@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from tldet.data.loader import Sample, Samples, collate, image_size, load_batches, padded_size
+from tldet.data.loader import Sample, Samples, collate, image_size, load_batches
+from tldet.runtime.images import padded_size
 from tldet.structures.batch import Batch
 from tldet.structures.image import Size
 

@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from tldet.data.workers import Workers, set_up_worker
 from tldet.errors import DataError
+from tldet.runtime.images import DIVISOR, padded_size
 from tldet.structures.batch import Batch
 from tldet.structures.image import ImageArray, Size
 from tldet.structures.target import Target
 
-DIVISOR = 32  # the coarsest stride of a backbone
 Collate = Callable[[Sequence[Any]], Any]  # from samples to a batch
 
 
@@ -140,11 +140,6 @@ class _ErrorsAsValues(Dataset[Any]):
             return self.dataset[key]
         except DataError as error:
             return error
-
-
-def padded_size(size: Size, divisor: int = DIVISOR) -> Size:
-    """Round (height, width) up to multiples of ``divisor``: the input size of an image that is alone in its batch."""
-    return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
 
 
 def image_size(sample: Sample) -> Size:

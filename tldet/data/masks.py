@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.data.images import resize_to
 from tldet.errors import DataError
+from tldet.runtime.images import resize_to
 from tldet.structures import rle
 from tldet.structures.image import Size
 

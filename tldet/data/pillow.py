@@ -8,18 +8,15 @@ import io
 import struct
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
 from tldet.data.image_formats import START, heif_readable, is_heif
 from tldet.errors import DataError
+from tldet.runtime.images import MAX_PIXELS, Limits
 from tldet.structures.image import ImageArray
 
-if TYPE_CHECKING:
-    from tldet.data.images import Limits
-
-PILLOW_MAX_PIXELS = 178_956_970  # Pillow rejects larger images by default
 _LOCK = threading.Lock()
 
 
@@ -47,7 +44,7 @@ def _opened(content: bytes, name: object, limits: Limits) -> Any:
     if is_heif(content[:START]):
         return importlib.import_module("pillow_heif").HeifImageFile(io.BytesIO(content))
     try:
-        if limits.max_pixels <= PILLOW_MAX_PIXELS:
+        if limits.max_pixels <= MAX_PIXELS:
             return Image.open(io.BytesIO(content))
         with _LOCK:  # the limit is a variable of the module
             before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None

@@ -21,13 +21,13 @@ from tldet.config.build import check_interface
 from tldet.config.check import parameters
 from tldet.data.custom_dataset import CustomDataset
 from tldet.data.dataset import CocoDataset
-from tldet.data.images import Reduced
 from tldet.data.layouts import Split
 from tldet.data.sample_checks import ignore_flags, sample_problem
 from tldet.data.transforms import Transforms
 from tldet.errors import ConfigError, DataError
 from tldet.plugins import lookup
 from tldet.registry import DATASETS
+from tldet.runtime.images import Reduced
 from tldet.structures import rle
 from tldet.structures.image import Size
 from tldet.structures.target import Target

@@ -19,9 +19,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.data.images import JPEG_START, REDUCED, decode_image, frame_of, read_bytes
+from tldet.data.images import decode_image
 from tldet.data.tracking import Track
 from tldet.errors import DataError
+from tldet.runtime.images import JPEG_START, REDUCED, frame_of, read_bytes
 
 _Floats = NDArray[np.float32]
 Mirror = Literal["", "mirrored", "upside down", "turned by 180 degrees"]

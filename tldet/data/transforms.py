@@ -18,9 +18,9 @@ from torch import Tensor
 
 from tldet.config import build, require_ranges
 from tldet.data.custom_transforms import CustomTransform
-from tldet.data.images import fitted_size, resize_to
 from tldet.data.masks import resize_masks
 from tldet.registry import TRANSFORMS
+from tldet.runtime.images import fitted_size, resize_to
 from tldet.structures.image import LARGEST_SIDE, ImageArray, Size
 from tldet.structures.target import Target
 

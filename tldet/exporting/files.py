@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from tldet.errors import ConfigError
-from tldet.inference.runtimes.base import METADATA_KEY, need
+from tldet.runtime.metadata import METADATA_KEY
+from tldet.runtime.session import need
 from tldet.system.output import write_bytes
 
 OPSET = 18

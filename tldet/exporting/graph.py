@@ -14,11 +14,11 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tldet.data.loader import DIVISOR
 from tldet.errors import ConfigError
 from tldet.models.detector import Detector, normalized
 from tldet.models.surgery.fuse import fuse
 from tldet.models.surgery.overlay import replace_modules
+from tldet.runtime.images import DIVISOR
 
 INPUTS = ("images", "sizes")
 OUTPUTS = ("boxes", "scores", "labels", "counts", "masks")

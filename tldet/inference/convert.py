@@ -8,30 +8,25 @@ import re
 import sys
 import urllib.request
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tldet.data.images import DEFAULT_LIMITS, MAX_BYTES, Bounds, Limits, Reduced, decode_image, read_reduced
+from tldet.data.images import decode_image, read_reduced
 from tldet.data.pillow import from_pillow
-from tldet.errors import DataError
+from tldet.errors import DataError, NotAnImage
+from tldet.runtime.arrays import Channels, rgb_array
+from tldet.runtime.images import DEFAULT_LIMITS, MAX_BYTES, Bounds, Limits, Reduced
 from tldet.structures.image import ImageArray
 
-Channels = Literal["rgb", "bgr"]
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"  # kept unchanged; all others are percent-encoded
 TIMEOUT = 30  # seconds without an answer
 _BLOCK = 1 << 20
-_SLACK = 0.01  # by which interpolation may exceed the range 0..1 of float images
 ONE = (str, bytes, bytearray, memoryview, os.PathLike, Reduced, Mapping)  # iterable, but not lists of images
-
-
-class NotAnImage(DataError, TypeError):
-    """An object that cannot be converted to an image."""
 
 
 def is_list(images: Any) -> bool:
@@ -54,7 +49,7 @@ def open_image(
 
     Args:
         image: a path or URL, encoded content as bytes or a binary file, a PIL image, or an array or tensor.
-        bounds: see :func:`~tldet.data.images.read_reduced`.
+        bounds: see :meth:`~tldet.runtime.images.ImageReader.read`.
         channels: channel order of arrays and tensors.
         limits: conditions on the size of encoded images.
         name: name of an image without a path, in messages.
@@ -127,18 +122,7 @@ def from_array(image: Any, channels: Channels = "rgb", name: str = "image") -> I
     Raises:
         DataError: the values are not in the range of the type; :class:`NotAnImage` for other shapes and types.
     """
-    pixels = _to_uint8(_last_channels(_to_numpy(image, name), isinstance(image, Tensor), name), name)
-    count = pixels.shape[2]
-    if count > 2 and channels == "bgr":
-        pixels = pixels[..., [2, 1, 0, 3][:count]]
-    pixels = np.ascontiguousarray(pixels)
-    if count == 1:
-        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), np.uint8)
-    if count == 3:
-        return pixels
-    from PIL import Image
-
-    return from_pillow(Image.fromarray(pixels), name)
+    return rgb_array(_to_numpy(image, name), channels, name, channels_first=isinstance(image, Tensor))
 
 
 def _to_numpy(image: Any, name: str) -> NDArray[Any]:
@@ -156,33 +140,3 @@ def _to_numpy(image: Any, name: str) -> NDArray[Any]:
         f"{name}: {type(image).__name__} is not an image{hint}; give a path, URL, bytes, binary file, PIL "
         "image, array or tensor"
     )
-
-
-def _last_channels(array: NDArray[Any], tensor: bool, name: str) -> NDArray[Any]:
-    """Return an (H, W, C) view of an (H, W), (H, W, C) or (C, H, W) array."""
-    if array.ndim == 2:
-        array = array[..., None]
-    elif array.ndim == 3:
-        first, last = (array.shape[axis] in (1, 2, 3, 4) for axis in (0, 2))
-        if first and (tensor or not last):
-            array = array.transpose(1, 2, 0)
-    if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4):
-        raise NotAnImage(f"{name}: shape {array.shape} is not an image; give (H, W), (H, W, C) or (C, H, W), C 1 to 4")
-    if not array.size:
-        raise DataError(f"{name}: shape {array.shape} has no pixels")
-    return array
-
-
-def _to_uint8(array: NDArray[Any], name: str) -> ImageArray:
-    if array.dtype == np.uint8:
-        return np.asarray(array, np.uint8)
-    if array.dtype == np.bool_:
-        return np.asarray(array.astype(np.uint8) * 255, np.uint8)
-    if array.dtype == np.uint16:
-        return np.asarray((array.astype(np.uint32) + 128) // 257, np.uint8)
-    if array.dtype.kind != "f":
-        raise NotAnImage(f"{name}: values are {array.dtype}; give uint8, uint16, bool, or float in 0..1")
-    low, high = float(array.min()), float(array.max())
-    if not -_SLACK <= low <= high <= 1 + _SLACK:  # also for NaN
-        raise DataError(f"{name}: float values from {low:.4g} to {high:.4g}; give float in 0..1, or uint8 in 0..255")
-    return np.asarray((array.clip(0, 1) * 255).round(), np.uint8)

@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from tldet.data.images import MAX_PIXELS, fitted_size
 from tldet.data.loader import Sample, collate
 from tldet.engine.precision import Precision, choose
 from tldet.inference import OVERLAP
 from tldet.inference.predictor import Predictor, no_target
-from tldet.inference.runtimes.exported import EXPORTED_SUFFIXES, load_exported
-from tldet.inference.scores import ScoreSettings
+from tldet.inference.runtimes.exported import EXPORTED_SUFFIXES, load_exported, refuse_threads
 from tldet.models.detector import Detector
+from tldet.runtime.images import MAX_PIXELS, fitted_size
+from tldet.runtime.scores import ScoreSettings
 from tldet.system.device import pick_device
 from tldet.transfer.restore import restore
 
@@ -40,22 +40,25 @@ def load(
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         nms_per_class: see :class:`Predictor`; fixed in an exported detector.
         max_pixels: see :class:`Predictor`.
-        threads: threads of ONNX Runtime or OpenVINO; None leaves the choice to them.
+        threads: threads of ONNX Runtime or OpenVINO; None leaves the choice to them. Other files run in torch, whose
+            threads are those of the process.
         tiles: see :class:`Predictor`.
         overlap: see :class:`Predictor`.
 
     Raises:
         CheckpointError: the file cannot be read.
-        ConfigError: there is no such device, a package is missing, or the model does not apply NMS.
+        ConfigError: there is no such device, a package is missing, the model does not apply NMS, or an option does not
+            apply to the file.
     """
     options: dict[str, Any] = {"nms_per_class": nms_per_class, "max_pixels": max_pixels, "tiles": tiles}
     options["overlap"] = overlap
     if Path(path).suffix in EXPORTED_SUFFIXES:
         exported = load_exported(path, device, precision, threads)
         stated = exported.metadata
-        chosen = Precision(stated["precision"], reason=exported.runtime.name)
+        chosen = Precision(stated["precision"], reason=exported.name)
         options["scores"] = ScoreSettings.of(stated.get("scores"), stated["class_names"], str(path))
         return Predictor(exported, stated["category_ids"], **stated["input"], precision=chosen, **options)
+    refuse_threads(path, threads)
     model, state = restore(path)
     target = pick_device(device)
     model.to(target)

@@ -11,19 +11,21 @@ from typing import Any, Literal, get_args, overload
 
 import torch
 
-from tldet.data.images import MAX_PIXELS, Limits, Reduced, fitted_size, resize_to
 from tldet.data.loader import Sample, as_pixels, collate
 from tldet.engine.precision import Precision
 from tldet.errors import DataError
 from tldet.inference import OVERLAP
-from tldet.inference.convert import Channels, is_list, open_image
+from tldet.inference.convert import is_list, open_image
 from tldet.inference.runtimes.exported import ExportedDetector, refuse_nms
-from tldet.inference.scores import ScoreSettings
+from tldet.inference.scores import select_scores
 from tldet.inference.stream import PreparedImage, Result, stream
 from tldet.inference.tiling import Tiling
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
 from tldet.models.surgery.fuse import fuse
+from tldet.runtime.arrays import Channels
+from tldet.runtime.images import MAX_PIXELS, Limits, Reduced, fitted_size, resize_to
+from tldet.runtime.scores import ScoreSettings
 from tldet.structures.detections import Detections
 from tldet.structures.target import Target
 
@@ -175,7 +177,9 @@ class Predictor:
         self, items: Iterable[PreparedImage | DataError], score: float | None = None, batch: int = 4
     ) -> Iterator[list[tuple[int, Result]]]:
         """Detect objects in images as they arrive; see :func:`~tldet.inference.stream.stream`."""
-        return stream(items, self._predict, select=partial(self.scores.select, score=score), batch=batch)
+        return stream(
+            items, self._predict, select=partial(select_scores, settings=self.scores, score=score), batch=batch
+        )
 
     def sample(self, image: Reduced) -> Sample:
         """Resize an image to the input size of the model."""

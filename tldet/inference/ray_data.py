@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.inference import SCORE
 from tldet.inference.loading import load
 from tldet.inference.predictor import OnError, Predictor
+from tldet.runtime import SCORE
 from tldet.structures.detections import Detections
 
 Columns = Mapping[str, NDArray[Any]]

@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tldet.data.images import Reduced
 from tldet.errors import ConfigError
 from tldet.inference import OVERLAP
 from tldet.inference.tile_merging import TileMerger, Window
+from tldet.runtime.images import Reduced
 from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 

@@ -17,9 +17,10 @@ from tldet.config import require_ranges
 from tldet.errors import ConfigError
 from tldet.models.boxes import Sizes, clip_batch, flatten_level, wide_enough
 from tldet.models.ops.nms import nms_rows
+from tldet.runtime.masks import Paste
 from tldet.structures.detections import Detections
 from tldet.structures.image import Size
-from tldet.structures.masks import InstanceMasks, Paste
+from tldet.structures.masks import InstanceMasks
 from tldet.system.device import send
 
 Scoring = Literal["product", "root"]

@@ -1,8 +1,7 @@
-"""Detections in other formats: COCO results, HTML for notebooks, supervision."""
+"""Detections in other formats: HTML for notebooks, supervision."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from tldet.text import counted, html_table
@@ -11,23 +10,6 @@ if TYPE_CHECKING:
     from tldet.structures.detections import Detections
 
 HTML_ROWS = 20  # detections shown in a notebook
-
-
-def coco_records(found: Detections, image_id: int | str, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Return COCO results; see :meth:`~tldet.structures.detections.Detections.to_coco`."""
-    scores, labels = found.scores.tolist(), found.labels.tolist()
-    records: list[dict[str, Any]] = []
-    for row, (x0, y0, x1, y1) in enumerate(found.boxes.double().tolist()):
-        record = {
-            "image_id": image_id,
-            "category_id": category_ids[labels[row]],
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "score": scores[row],
-        }
-        records.append(record)
-    for record, rle in zip(records, found.rles() or [], strict=found.masks is not None):
-        record["segmentation"] = rle
-    return records
 
 
 def detections_table(found: Detections, title: str) -> str:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from tldet.runtime.detections import coco_results
 from tldet.structures import masks as instance_masks
-from tldet.structures.conversion import coco_records, detections_table, supervision_detections
+from tldet.structures.conversion import detections_table, supervision_detections
 from tldet.structures.masks import Masks
 from tldet.structures.selection import Rows, as_index, join_masks, labels_of
 from tldet.structures.validation import validate
@@ -243,7 +244,7 @@ class Detections:
             image_id: id of the image in the dataset.
             category_ids: category id of each label in the dataset.
         """
-        return coco_records(self, image_id, category_ids)
+        return coco_results(self, image_id, category_ids, self.rles())
 
     def to_supervision(self) -> Any:
         """Convert to ``supervision.Detections`` (needs the package ``supervision``)."""

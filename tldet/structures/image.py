@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from tldet.runtime.image_types import ImageArray as ImageArray
+from tldet.runtime.image_types import Size as Size
 
-ImageArray = NDArray[np.uint8]
-Size = tuple[int, int]  # (height, width)
 LARGEST_SIDE = 8192  # pixels of the input of a network; larger ones exhaust the memory

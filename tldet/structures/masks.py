@@ -7,23 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tldet.runtime.masks import MaskWindow, Paste, encode_window, pasted_windows
 from tldet.structures.image import Size
-
-Paste = Literal["sampled", "resized"]
-
-
-class _Window(NamedTuple):
-    """Window of an image that a mask may cover."""
-
-    top: int
-    left: int
-    inside: Tensor  # (h, w) bool
 
 
 @dataclass
@@ -35,9 +27,7 @@ class InstanceMasks:
         boxes: (N, 4) float32 xyxy in pixels of the image.
         size: (height, width) of the image.
         threshold: smallest probability of pixels of the object.
-        paste: "sampled" samples the patch at the pixel centers, with zeros beyond its border (Detectron2, mmdet);
-            "resized" pads patch and box by one cell of zeros, rounds the box to whole pixels and resizes the patch to
-            it (torchvision). Outlines differ by up to a pixel.
+        paste: see :func:`~tldet.runtime.masks.pasted_windows`.
     """
 
     patches: Tensor
@@ -57,24 +47,22 @@ class InstanceMasks:
         """Return the patches on other boxes, in an image of another size."""
         return replace(self, boxes=boxes, size=size)
 
-    def windows(self) -> Iterator[_Window]:
+    def windows(self) -> Iterator[MaskWindow]:
         """Yield the window of each mask, one at a time to save memory."""
-        paste = _sampled if self.paste == "sampled" else _resized
-        for patch, box in zip(self.patches.float(), self.boxes.tolist(), strict=True):
-            top, left, probability = paste(patch, box, self.size)
-            yield _Window(top, left, probability >= self.threshold)
+        patches = self.patches.detach().float().cpu().numpy()
+        return pasted_windows(patches, self.boxes.tolist(), self.size, self.threshold, self.paste)
 
     def dense(self) -> Tensor:
         """Return the masks as (N, H, W) uint8 of 0 and 1."""
-        whole = torch.zeros(len(self), *self.size, dtype=torch.uint8, device=self.patches.device)
+        whole = np.zeros((len(self), *self.size), np.uint8)
         for mask, window in zip(whole, self.windows(), strict=True):
-            _copy_window(mask, window)
-        return whole
+            window.copy_to(mask)
+        return torch.from_numpy(whole).to(self.patches.device)
 
     def areas(self) -> Tensor:
         """Return the areas (N,) int64 in pixels."""
-        counts = [window.inside.sum() for window in self.windows()]
-        return torch.stack(counts) if counts else torch.zeros(0, dtype=torch.int64, device=self.patches.device)
+        counts = [int(window.inside.sum()) for window in self.windows()]
+        return torch.tensor(counts, dtype=torch.int64, device=self.patches.device)
 
     def rles(self) -> list[dict[str, Any]]:
         """Return COCO RLEs of the whole image, encoded from the windows."""
@@ -120,61 +108,8 @@ def on_boxes(masks: InstanceMasks, boxes: Tensor) -> Tensor:
     return F.grid_sample(masks.patches.float()[:, None], grid, align_corners=False)[:, 0]
 
 
-def windows(masks: Masks) -> Iterator[_Window]:
+def windows(masks: Masks) -> Iterator[MaskWindow]:
     """Yield the window of each mask."""
-    return (_Window(0, 0, mask.bool()) for mask in masks) if isinstance(masks, Tensor) else masks.windows()
-
-
-def encode_window(window: _Window, size: Size) -> dict[str, Any]:
-    """Encode a window in an image of ``size`` as COCO RLE, with ``counts`` as text for JSON.
-
-    Runs go down the columns; only the positions at which a column of the window changes are needed.
-    """
-    from pycocotools import mask as coco_mask
-
-    height, pixels = size[0], size[0] * size[1]
-    columns = F.pad(window.inside.to(torch.int8).T, (1, 1))  # (w, h + 2)
-    column, row = columns.diff(dim=1).nonzero(as_tuple=True)
-    changes = (window.left + column) * height + window.top + row
-    again = torch.zeros(len(changes) + 1, dtype=torch.bool, device=changes.device)
-    again[1:-1] = changes[1:] == changes[:-1]  # a run that continues at the top of the next column
-    changes = changes[~(again[1:] | again[:-1]) & (changes < pixels)]
-    ends = changes.new_tensor([0]), changes, changes.new_tensor([pixels])
-    encoded = coco_mask.frPyObjects({"size": list(size), "counts": torch.cat(ends).diff().tolist()}, *size)
-    return {"size": list(size), "counts": encoded["counts"].decode()}
-
-
-def _copy_window(mask: Tensor, window: _Window) -> Tensor:
-    height, width = window.inside.shape
-    mask[window.top : window.top + height, window.left : window.left + width] = window.inside.to(mask)
-    return mask
-
-
-def _sampled(patch: Tensor, box: list[float], size: Size) -> tuple[int, int, Tensor]:
-    """Return top, left and the probabilities (h, w) around a box, sampled at the pixel centers."""
-    rows = _centers(box[1], box[3], size[0], patch)
-    columns = _centers(box[0], box[2], size[1], patch)
-    y = (rows - box[1]) / max(box[3] - box[1], 1e-6) * 2 - 1  # -1..1 over the box
-    x = (columns - box[0]) / max(box[2] - box[0], 1e-6) * 2 - 1
-    grid = torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], -1)
-    found = F.grid_sample(patch[None, None], grid[None], align_corners=False)[0, 0] if grid.numel() else grid[..., 0]
-    return int(max(box[1] // 1 - 1, 0)), int(max(box[0] // 1 - 1, 0)), found
-
-
-def _centers(low: float, high: float, limit: int, like: Tensor) -> Tensor:
-    """Return the centers of the pixels along one axis from ``low`` to ``high``, and one more on each side."""
-    first, last = int(max(low // 1 - 1, 0)), int(min(-(-high // 1) + 1, limit))
-    return torch.arange(first, max(first, last), device=like.device, dtype=torch.float32) + 0.5
-
-
-def _resized(patch: Tensor, box: list[float], size: Size) -> tuple[int, int, Tensor]:
-    """Return top, left and the probabilities (h, w) of the padded patch, resized to the padded box and clipped."""
-    factor = (len(patch) + 2) / len(patch)
-    center, half = [(box[i] + box[i + 2]) / 2 for i in (0, 1)], [(box[i + 2] - box[i]) / 2 * factor for i in (0, 1)]
-    left, top = (int(c - h) for c, h in zip(center, half, strict=True))  # towards zero, as a cast to int64 does
-    right, bottom = (int(c + h) for c, h in zip(center, half, strict=True))
-    shape = (max(bottom - top + 1, 1), max(right - left + 1, 1))
-    whole = F.interpolate(F.pad(patch, (1, 1, 1, 1))[None, None], shape, mode="bilinear", align_corners=False)[0, 0]
-    y, x = max(top, 0), max(left, 0)
-    rows, columns = max(min(bottom + 1, size[0]), y) - y, max(min(right + 1, size[1]), x) - x
-    return y, x, whole[y - top :, x - left :][:rows, :columns]
+    if not isinstance(masks, Tensor):
+        return masks.windows()
+    return (MaskWindow(0, 0, mask.bool().cpu().numpy()) for mask in masks)

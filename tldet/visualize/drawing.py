@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import cv2
 import numpy as np
 import torch
 
 from tldet.errors import DataError
+from tldet.runtime.drawing import draw_objects
 from tldet.structures.image import ImageArray
 from tldet.structures.masks import windows
 from tldet.system.output import replacing
-from tldet.visualize import labels
+from tldet.visualize.labels import paint
 from tldet.visualize.page.plots import COLORS
 
 if TYPE_CHECKING:
@@ -27,19 +26,6 @@ if TYPE_CHECKING:
     from tldet.structures.detections import Detections
 
 Drawable: TypeAlias = "ImageArray | Image | str | PathLike[str]"
-Color = tuple[int, int, int]
-# Okabe and Ito 2008, distinguishable with color blindness; further classes get lighter and darker shades.
-PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
-TEXT_SIZE = 1 / 36  # em, relative to the short side of the image
-
-
-@cache
-def color_of(label: int) -> Color:
-    """Return the RGB color of a class."""
-    base, round_ = PALETTE[label % len(PALETTE)], label // len(PALETTE)
-    factor = (1.0, 0.65, 1.3, 0.45)[round_ % 4]
-    red, green, blue = (int(min(255, c * factor)) for c in base)
-    return red, green, blue
 
 
 def pixels_of(image: Drawable) -> ImageArray:
@@ -79,36 +65,12 @@ def draw(image: Drawable, detections: Detections, *, scores: bool = True) -> Ima
         DataError: the image cannot be read.
     """
     canvas = pixels_of(image)
-    colors = [color_of(label) for label in detections.labels.tolist()]
+    shapes = None
     if detections.masks is not None:
-        masks = detections.masks[torch.arange(len(detections) - 1, -1, -1)]
-        for (top, left, shape), color in zip(windows(masks), reversed(colors), strict=True):
-            inside = shape.cpu().numpy()
-            part = canvas[top : top + inside.shape[0], left : left + inside.shape[1]]
-            part[inside] = (0.55 * part[inside] + 0.45 * np.array(color)).astype(np.uint8)
-    width = max(1, round(min(canvas.shape[:2]) / 300))
-    for (x0, y0, x1, y1), color in zip(
-        reversed(detections.boxes.round().int().tolist()), reversed(colors), strict=True
-    ):
-        cv2.rectangle(canvas, (x0, y0), (x1, y1), color, width, cv2.LINE_AA)
-    _write_labels(canvas, detections, colors, scores=scores)
-    return np.asarray(canvas, np.uint8)
-
-
-def _write_labels(canvas: ImageArray, detections: Detections, grounds: Sequence[Color], *, scores: bool) -> None:
-    """Write names and scores on the ``grounds``; positions are chosen for the best detection first."""
-    size = max(11, round(min(canvas.shape[:2]) * TEXT_SIZE))
-    texts = [[name] for name in detections.names()]
-    if scores:
-        texts = [[name, f"{score:.2f}"] for (name,), score in zip(texts, detections.scores.tolist(), strict=True)]
-    painted = [[labels.paint(text, size, ground) for text in row] for row, ground in zip(texts, grounds, strict=True)]
-    sizes = [(parts[0].shape[0], sum(part.shape[1] for part in parts)) for parts in painted]
-    corners = labels.place_labels(sizes, detections.boxes.cpu().numpy(), canvas.shape[:2])
-    for parts, (x, y) in reversed(list(zip(painted, corners, strict=True))):
-        for part in parts:
-            spot = canvas[y : y + part.shape[0], x : x + part.shape[1]]
-            spot[...] = part[: spot.shape[0], : spot.shape[1]]
-            x += part.shape[1]
+        shapes = windows(detections.masks[torch.arange(len(detections) - 1, -1, -1)])
+    named = detections.labels.tolist(), detections.names(), detections.scores.tolist() if scores else None
+    draw_objects(canvas, detections.boxes.cpu().numpy(), *named, shapes, paint)
+    return canvas
 
 
 def grid(images: Sequence[ImageArray], columns: int = 3, gap: int = 6) -> ImageArray:

@@ -18,6 +18,7 @@ from tldet.workflows.options import (
     overlap_option,
     precision_option,
     split_option,
+    threads_option,
     tiles_option,
 )
 from tldet.workflows.requests import DataOptions, Request
@@ -69,6 +70,7 @@ class TestRequest(DataOptions):
     engine: Engine = option(_ENGINE, default="fast", choices=["fast", "pycocotools"])
     device: str = device_option()
     precision: str = precision_option("auto, bf16 or fp16 on a GPU, fp32 on a CPU")
+    threads: int | None = threads_option()
 
 
 @dataclass(frozen=True, kw_only=True)

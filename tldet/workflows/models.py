@@ -16,10 +16,10 @@ import torchvision
 from tldet.config import Config, read_config
 from tldet.config.check import nearest
 from tldet.config.files import find, shipped
-from tldet.data.images import fitted_size
 from tldet.errors import ConfigError
 from tldet.models.cost import backbone_cost, detector_cost
 from tldet.models.zoo import CURATED, BackboneInfo, backbone_names, find_backbone
+from tldet.runtime.images import fitted_size
 from tldet.structures.image import Size
 from tldet.system.output import check_output, write_json
 from tldet.transfer.cached_weights import is_here

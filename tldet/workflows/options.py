@@ -147,6 +147,16 @@ def precision_option(auto: str) -> Any:
     return option(f"inference precision (default: {auto})", default="auto", choices=PRECISIONS)
 
 
+def threads_option() -> Any:
+    """Return the field of ``threads``; None leaves the choice to the runtime."""
+    return option(
+        "threads of ONNX Runtime or OpenVINO for an exported detector (default: their choice)",
+        int,
+        metavar="N",
+        interval=COUNT,
+    )
+
+
 def format_option() -> Any:
     """Return the field of ``format``, the name of an annotation format; None detects it."""
     return option("annotation format: coco, yolo, voc, ... (default: detected); see docs/formats.md", metavar="NAME")

@@ -9,15 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from tldet.data.images import Reduced
 from tldet.engine.precision import Precision, choose
 from tldet.evaluation.report import CocoResult
 from tldet.inference.predictor import Predictor
-from tldet.inference.runtimes.exported import EXPORTED_SUFFIXES, ExportedDetector, load_exported, refuse_nms
+from tldet.inference.runtimes.exported import (
+    EXPORTED_SUFFIXES,
+    ExportedDetector,
+    load_exported,
+    refuse_nms,
+    refuse_threads,
+)
 from tldet.inference.stream import PreparedImage
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
 from tldet.models.surgery.fuse import fuse
+from tldet.runtime.images import Reduced
 from tldet.structures.detections import Detections
 from tldet.system.device import pick_device
 from tldet.system.output import check_output, refuse_same, write_json
@@ -96,8 +102,9 @@ def _loaded(request: TestRequest) -> tuple[Detector | ExportedDetector, Mapping[
     """Load a checkpoint, or an exported detector with the state of its checkpoint."""
     if Path(request.checkpoint).suffix in EXPORTED_SUFFIXES:
         refuse_nms(request.nms_per_class)
-        exported = load_exported(request.checkpoint, request.device, request.precision)
+        exported = load_exported(request.checkpoint, request.device, request.precision, request.threads)
         return exported, exported_state(exported.metadata)
+    refuse_threads(request.checkpoint, request.threads)
     model, state = restore(request.checkpoint)
     if request.nms_per_class is not None:
         set_nms(model, per_class=request.nms_per_class)

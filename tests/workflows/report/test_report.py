@@ -18,7 +18,8 @@ from tldet.errors import ConfigError, DataError
 from tldet.evaluation.columns import GroundTruth, Results
 from tldet.evaluation.errors.calibration import scaled
 from tldet.inference.loading import load
-from tldet.inference.scores import ScoreSettings
+from tldet.inference.scores import select_scores
+from tldet.runtime.scores import ScoreSettings
 from tldet.structures.detections import Detections
 from tldet.workflows.evaluate import evaluate
 from tldet.workflows.report.command import report
@@ -143,9 +144,9 @@ def test_thresholds_and_temperature_of_a_run_change_prediction(run: Path, tmp_pa
 
 def test_settings_of_scores() -> None:
     found = Detections(torch.tensor([[0.0, 0, 1, 1]] * 3), torch.tensor([0.9, 0.5, 0.2]), torch.tensor([0, 1, 1]))
-    assert len(ScoreSettings().select(found, None)) == 2
-    assert len(ScoreSettings((0.95, 0.1)).select(found, None)) == 2
-    assert len(ScoreSettings((0.95, 0.1)).select(found, 0.6)) == 1
+    assert len(select_scores(found, ScoreSettings(), None)) == 2
+    assert len(select_scores(found, ScoreSettings((0.95, 0.1)), None)) == 2
+    assert len(select_scores(found, ScoreSettings((0.95, 0.1)), 0.6)) == 1
     for wrong in ({"thresholds": {"a": 0.5}}, {"thresholds": [0.5, 0.5]}, {"temperature": 0.0}):
         with pytest.raises(Exception, match="must be a number"):
             ScoreSettings.of(wrong, ("a", "b"), "x.pt")

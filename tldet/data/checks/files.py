@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from tldet.coco.reader import read_coco
 from tldet.data.checks.headers import Header, disagreement, read_header
-from tldet.data.images import MAX_PIXELS, Limits, read_reduced
+from tldet.data.images import read_reduced
 from tldet.errors import DataError, OutputError
+from tldet.runtime.images import MAX_PIXELS, Limits
 from tldet.system.cache import cache_root
 from tldet.system.inputs import is_file, real_path
 from tldet.system.output import replacing

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.data.images import END_WITHIN, JPEG_END, JPEG_START, frame_of, scan_start
 from tldet.data.pillow import frames_of
 from tldet.errors import DataError
+from tldet.runtime.images import END_WITHIN, JPEG_END, JPEG_START, frame_of, scan_start
 from tldet.structures.image import Size
 
 HEAD, MOST = 8192, 1 << 18  # bytes read at the start of a file; further bytes for a JPEG with long metadata

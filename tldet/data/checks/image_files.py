@@ -16,8 +16,8 @@ from tldet.data.checks.findings import Finding, Repair
 from tldet.data.checks.headers import UPRIGHT_FIRST, Header, boxes_fit, disagreement
 from tldet.data.checks.records import Records
 from tldet.data.image_formats import EXTENSIONS
-from tldet.data.images import Limits
 from tldet.data.tracking import Track
+from tldet.runtime.images import Limits
 from tldet.structures.image import Size
 from tldet.system.inputs import real_path
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tldet.data.checks.findings import Finding
 from tldet.data.checks.records import Records
-from tldet.data.images import fitted_size
+from tldet.runtime.images import fitted_size
 
 _Floats = NDArray[np.float64]
 _RARE = 10  # objects of a class

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.data.images import MAX_PIXELS
 from tldet.errors import DataError
+from tldet.runtime.images import MAX_PIXELS
 from tldet.structures import rle
 from tldet.structures.image import Size
 

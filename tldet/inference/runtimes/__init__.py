@@ -1,1 +1,1 @@
-"""Runtimes that execute exported detectors: ONNX Runtime, OpenVINO and torch.export files."""
+"""Exported detectors: sessions of :mod:`tldet.runtime` for ONNX Runtime and OpenVINO, and torch.export files."""

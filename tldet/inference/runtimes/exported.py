@@ -4,33 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from tldet.data.images import fitted_size, resize_to
-from tldet.errors import CheckpointError, ConfigError
-from tldet.inference.runtimes.base import Runtime
-from tldet.inference.runtimes.onnx import OnnxRuntime
-from tldet.inference.runtimes.openvino import OpenVinoRuntime
-from tldet.inference.runtimes.torch_export import TorchExportRuntime
-from tldet.models.detector import rescale
-from tldet.models.postprocess import DetectionTensors, to_detections
+from tldet.errors import ConfigError
+from tldet.inference.runtimes.torch_export import TorchExportSession
+from tldet.runtime.detections import NumpyDetections
+from tldet.runtime.network import ExportedNetwork, open_session, require_precision
+from tldet.runtime.session import Session
 from tldet.structures.batch import Batch
 from tldet.structures.detections import Detections
-from tldet.structures.image import Size
-from tldet.system.inputs import require_file
+from tldet.structures.image import ImageArray, Size
+from tldet.structures.masks import InstanceMasks
 
 EXPORTED_SUFFIXES = (".onnx", ".xml", ".pt2")
 
 
 class ExportedDetector:
-    """An exported detector.
+    """An exported detector: an :class:`~tldet.runtime.network.ExportedNetwork` that takes and returns tensors.
 
     Args:
-        runtime: the loaded file.
+        session: the loaded file.
 
     Attributes:
         device: device of images and detections.
@@ -38,12 +33,20 @@ class ExportedDetector:
 
     device = torch.device("cpu")
 
-    def __init__(self, runtime: Runtime) -> None:
-        self.runtime = runtime
-        self.metadata = runtime.metadata
-        self.class_names = tuple(self.metadata["class_names"])
-        size = self.metadata.get("size")
-        self.size: Size | None = (size[0], size[1]) if size else None  # None: dynamic
+    def __init__(self, session: Session) -> None:
+        self.network = ExportedNetwork(session)
+        self.metadata = session.metadata
+        self.class_names = self.network.class_names
+
+    @property
+    def name(self) -> str:
+        """Name of the runtime with its device."""
+        return self.network.session.name
+
+    @property
+    def size(self) -> Size | None:
+        """(height, width) of the padded images; None for any multiples of 32."""
+        return self.network.size
 
     @property
     def head(self) -> str:
@@ -57,29 +60,33 @@ class ExportedDetector:
 
     def predict(self, batch: Batch) -> list[Detections]:
         """Compute the detections in pixels of the original images."""
-        fitted = self.fitted(batch)
-        rows = [[row] for row in range(len(fitted))] if self.metadata.get("batch") == 1 else [range(len(fitted))]
-        found = [one for some in rows for one in self._run(fitted, list(some))]
-        sizes = zip(found, fitted.sizes, fitted.original_sizes, strict=True)
-        return [rescale(one, size, original, self.class_names) for one, size, original in sizes]
-
-    def _run(self, batch: Batch, rows: list[int]) -> list[Detections]:
-        sizes = [batch.sizes[row] for row in rows]
-        images = np.ascontiguousarray(batch.images[rows].permute(0, 2, 3, 1).numpy())
-        outputs = self.runtime.run(images, np.asarray(sizes, np.int64))
-        return to_detections(DetectionTensors(*outputs), sizes, **(self.metadata.get("masks") or {}))
+        return [as_tensors(found) for found in self.network.detect(_images(batch), batch.original_sizes)]
 
     def fitted(self, batch: Batch) -> Batch:
         """Return the batch in the size of the graph: images are padded, or downscaled if they are too large."""
         if self.size is None or tuple(batch.images.shape[2:]) == self.size:
             return batch
-        images = torch.zeros(len(batch), *self.size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
-        sizes = []
-        for row, (image, size) in enumerate(zip(batch.images, batch.sizes, strict=True)):
-            fitting = _within(image[:, : size[0], : size[1]], self.size)
-            images[row, :, : fitting.shape[1], : fitting.shape[2]] = fitting
-            sizes.append((fitting.shape[1], fitting.shape[2]))
-        return replace(batch, images=images, sizes=sizes)
+        images = torch.zeros(len(batch), *self.size, 3, dtype=torch.uint8)
+        fitting = [self.network.fit(image) for image in _images(batch)]
+        for place, image in zip(images, fitting, strict=True):
+            place[: image.shape[0], : image.shape[1]] = torch.from_numpy(np.ascontiguousarray(image))
+        sizes = [(image.shape[0], image.shape[1]) for image in fitting]
+        return replace(batch, images=images.permute(0, 3, 1, 2), sizes=sizes)
+
+
+def _images(batch: Batch) -> list[ImageArray]:
+    """Return the images of a batch without padding, (H, W, 3) each."""
+    images = batch.images.permute(0, 2, 3, 1).numpy()
+    return [image[:height, :width] for image, (height, width) in zip(images, batch.sizes, strict=True)]
+
+
+def as_tensors(found: NumpyDetections) -> Detections:
+    """Convert detections of numpy arrays; memory is shared."""
+    boxes, scores, labels = (torch.from_numpy(part) for part in (found.boxes, found.scores, found.labels))
+    masks, patches = None, found.patches
+    if patches is not None:
+        masks = InstanceMasks(torch.from_numpy(patches.patches), boxes, patches.size, patches.threshold, patches.paste)
+    return Detections(boxes, scores, labels, masks, found.class_names)
 
 
 def refuse_nms(nms_per_class: bool | None) -> None:
@@ -94,17 +101,14 @@ def refuse_nms(nms_per_class: bool | None) -> None:
         )
 
 
-def _within(image: Tensor, size: Size) -> Tensor:
-    """Return an image (3, h, w) that is not larger than ``size``."""
-    height, width = image.shape[1:]
-    if height <= size[0] and width <= size[1]:
-        return image
-    scale = min(size[0] / height, size[1] / width)
-    wanted = fitted_size(
-        (height, width), max(1, int(min(height, width) * scale)), max(1, int(max(height, width) * scale))
-    )
-    pixels = resize_to(np.ascontiguousarray(image.permute(1, 2, 0).numpy()), wanted)
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+def refuse_threads(path: str | Path, threads: int | None) -> None:
+    """Reject a number of threads for a file that runs in torch.
+
+    Raises:
+        ConfigError: the setting is given.
+    """
+    if threads is not None:
+        raise ConfigError(f"--threads: {path} runs in torch; set the environment variable OMP_NUM_THREADS instead")
 
 
 def load_exported(
@@ -123,12 +127,9 @@ def load_exported(
         ConfigError: a package or device is missing, or the precision is fixed in the file.
     """
     path = Path(path)
-    require_file(path, CheckpointError)
-    runtime: Any
-    if path.suffix == ".xml":
-        return ExportedDetector(OpenVinoRuntime(path, device, threads, precision))
-    runtime = OnnxRuntime(path, device, threads) if path.suffix == ".onnx" else TorchExportRuntime(path, device)
-    if precision not in ("auto", runtime.metadata["precision"]):
-        stated = runtime.metadata["precision"]
-        raise ConfigError(f"precision {precision!r}: {path} was exported in {stated}; use 'auto' or export it again")
-    return ExportedDetector(runtime)
+    if path.suffix != ".pt2":
+        return ExportedDetector(open_session(path, device, precision=precision, threads=threads))
+    refuse_threads(path, threads)
+    session = TorchExportSession(path, device)
+    require_precision(session, path, precision)
+    return ExportedDetector(session)

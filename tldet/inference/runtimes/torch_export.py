@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tldet.errors import CheckpointError, ConfigError
-from tldet.inference.runtimes.base import METADATA_KEY, broken, parsed
 from tldet.models.ops.nms import NMS_ROWS
 from tldet.models.pooling import ROI_ALIGN_PYRAMID
+from tldet.runtime.metadata import METADATA_KEY, parse_metadata
+from tldet.runtime.session import unloadable
 from tldet.system.inputs import require_file
 from tldet.transfer.safe_unpickle.archives import read_archive
 
@@ -24,7 +24,7 @@ _PICKLED = (b"PK\3\4", b"\x80")  # starts of torch.save's files and of pickles
 _LARGEST = 64 << 30  # bytes of an archive, unpacked
 
 
-class TorchExportRuntime:
+class TorchExportSession:
     """A ``torch.export`` file, on the CPU.
 
     Args:
@@ -47,18 +47,18 @@ class TorchExportRuntime:
         try:
             self._module: Any = torch.export.load(path, extra_files=extra).module()
         except Exception as error:  # of many types
-            raise broken(path, error, "torch.export") from None
+            raise unloadable(path, error, "torch.export") from None
         text = extra[f"{METADATA_KEY}.json"]
-        self.metadata = parsed(text.decode() if isinstance(text, bytes) else text, path)
+        self.metadata = parse_metadata(text.decode() if isinstance(text, bytes) else text, path)
         self.name = f"torch {torch.__version__} (torch.export) on cpu"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by path: the file is loaded again."""
         return type(self), self._arguments
 
-    def run(self, images: NDArray[np.uint8], sizes: NDArray[np.int64]) -> list[Tensor]:
+    def run(self, images: NDArray[np.uint8], sizes: NDArray[np.int64]) -> list[NDArray[Any]]:
         """Run the graph."""
-        return list(self._module(torch.from_numpy(images), torch.from_numpy(sizes)))
+        return [one.numpy() for one in self._module(torch.from_numpy(images), torch.from_numpy(sizes))]
 
 
 def check_archive(path: Path) -> None:
@@ -79,7 +79,7 @@ def check_archive(path: Path) -> None:
             for name in archive.namelist():
                 _check_entry(path, archive, name)
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise broken(path, error, "torch.export") from None
+        raise unloadable(path, error, "torch.export") from None
 
 
 def _check_entry(path: Path, archive: zipfile.ZipFile, name: str) -> None:

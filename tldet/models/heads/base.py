@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from tldet.models.boxes import Sizes
 from tldet.models.postprocess import DetectionTensors, to_detections
+from tldet.runtime.masks import Paste
 from tldet.structures.detections import Detections
 from tldet.structures.image import Size
-from tldet.structures.masks import Paste
 from tldet.structures.target import Target
 
 

@@ -21,7 +21,7 @@ from tldet.models.pooling import PaddedBoxes, Regions, pool_regions, regions_of
 from tldet.models.postprocess import DetectionTensors
 from tldet.models.two_stage.box import HeadNorm, RoISettings, conv_stack, select_classes
 from tldet.models.two_stage.loss import SampledRegions
-from tldet.structures.masks import Paste
+from tldet.runtime.masks import Paste
 from tldet.structures.target import Target
 from tldet.system.device import true_rows
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.data.dataset import CocoDataset
-from tldet.data.images import fitted_size, resize_to
 from tldet.data.loader import SampleKey
 from tldet.data.split_paths import find_splits
 from tldet.errors import DataError
 from tldet.inference.loading import load
+from tldet.runtime.images import fitted_size, resize_to
 from tldet.structures.image import ImageArray
 from tldet.structures.target import Target
 from tldet.system.output import check_output, write_text

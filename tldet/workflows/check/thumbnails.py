@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 
 from tldet.data.checks.findings import Corners
-from tldet.data.images import fitted_size, read_image, resize_to
+from tldet.data.images import read_image
 from tldet.errors import DataError
+from tldet.runtime.images import fitted_size, resize_to
 from tldet.structures.image import ImageArray
 from tldet.visualize.page.images import jpeg_url
 

@@ -12,12 +12,13 @@ import torch
 
 from tldet.data.eval_batches import eval_batches
 from tldet.data.formats.source import SourceOptions
-from tldet.data.loader import collate, padded_size
+from tldet.data.loader import collate
 from tldet.engine.precision import Precision
 from tldet.errors import DataError
 from tldet.inference.predictor import Predictor
 from tldet.inference.sources import find_sources
 from tldet.models.detector import Detector
+from tldet.runtime.images import padded_size
 from tldet.structures.batch import Batch
 from tldet.workflows.evaluation_data import EvaluationData, evaluation_dataset, evaluation_on
 from tldet.workflows.export.request import ExportRequest

@@ -13,10 +13,10 @@ import torch
 from tldet.exporting.files import OPSET, SUFFIXES, write_export
 from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace_graph
 from tldet.exporting.verify import TOLERANCES, Comparison, compare_detections
-from tldet.inference.runtimes.base import METADATA_VERSION
 from tldet.inference.runtimes.exported import ExportedDetector, load_exported
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
+from tldet.runtime.metadata import METADATA_VERSION
 from tldet.system.inputs import file_hash
 from tldet.system.output import check_output, make_folder
 from tldet.transfer.restore import restore
@@ -144,7 +144,7 @@ def _verify(result: ExportResult, work: ExportData, request: ExportRequest) -> N
             fitted.original_sizes = fitted.sizes  # boxes stay in pixels of the input
             compare_detections(work.detector.predict(fitted), exported.predict(fitted), tolerance, comparison)
     result.comparison = comparison
-    log.info("%s: %s", exported.runtime.name, comparison.describe())
+    log.info("%s: %s", exported.name, comparison.describe())
     if comparison.fraction < tolerance.matched:
         result.passed, result.reason = False, f"only {comparison.describe()}; at least {tolerance.matched:.0%} must be"
     if work.dataset is None:
@@ -171,5 +171,5 @@ def _show(result: ExportResult, exported: ExportedDetector, console: Console | N
 
     table = Table("", "AP", title=result.path.name)
     table.add_row("checkpoint (torch fp32)", f"{result.before:.4f}")
-    table.add_row(exported.runtime.name, f"{result.after:.4f}")
+    table.add_row(exported.name, f"{result.after:.4f}")
     console.print(table)

@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tldet.data.images import Reduced, read_image
+from tldet.data.images import read_image
 from tldet.errors import DataError
 from tldet.inference.predictor import Predictor
 from tldet.inference.sources import InputSource
 from tldet.inference.stream import PreparedImage, Result
 from tldet.inference.threads import BackgroundWorker, mapped
+from tldet.runtime.images import Reduced
 from tldet.structures.detections import Detections
 from tldet.structures.image import ImageArray, Size
 from tldet.visualize.drawing import draw

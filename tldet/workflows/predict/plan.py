@@ -56,8 +56,9 @@ class PredictPlan:
 
     @property
     def device(self) -> str:
-        """Device of the run; with several processes per machine, each takes the next GPU."""
-        if self.request.device == "auto" and self.shard.origin and torch.cuda.is_available():
+        """Device of the run; with several processes per machine, each takes the next GPU for a checkpoint."""
+        in_torch = Path(self.request.checkpoint).suffix not in EXPORTED_SUFFIXES
+        if self.request.device == "auto" and self.shard.origin and in_torch and torch.cuda.is_available():
             return f"cuda:{self.shard.local % torch.cuda.device_count()}"
         return self.request.device
 

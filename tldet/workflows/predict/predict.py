@@ -10,7 +10,7 @@ from fractions import Fraction
 from itertools import count
 from typing import TYPE_CHECKING
 
-from tldet.data.images import MAX_PIXELS, several_frames
+from tldet.data.images import several_frames
 from tldet.errors import DataError
 from tldet.inference.loading import load
 from tldet.inference.predictor import Predictor
@@ -18,6 +18,7 @@ from tldet.inference.sources import InputSource, find_sources
 from tldet.inference.threads import grouped
 from tldet.inference.video import STANDARD, Frame, Video, camera
 from tldet.inference.writer import drawn_video
+from tldet.runtime.images import MAX_PIXELS
 from tldet.system.signals import Interrupts
 from tldet.text import counted
 from tldet.visualize.labels import without_font
@@ -79,6 +80,7 @@ def _loaded(request: PredictRequest, plan: PredictPlan) -> Predictor:
         plan.precision,
         nms_per_class=request.nms_per_class,
         max_pixels=request.max_pixels or MAX_PIXELS,
+        threads=request.threads,
         tiles=request.tiles,
         overlap=request.overlap,
     )

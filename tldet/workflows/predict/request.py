@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tldet.inference import SCORE
+from tldet.runtime import SCORE
 from tldet.workflows.options import (
     COUNT,
     PROBABILITY,
@@ -17,6 +17,7 @@ from tldet.workflows.options import (
     option,
     overlap_option,
     precision_option,
+    threads_option,
     tiles_option,
 )
 from tldet.workflows.requests import Request
@@ -85,6 +86,7 @@ class PredictRequest(_ResultFiles):
     nms_per_class: bool | None = nms_option()
     device: str = device_option()
     precision: str = precision_option("auto, bf16 or fp16 on a GPU, the faster of fp32 and bf16 on a CPU")
+    threads: int | None = threads_option()
     on_load: Callable[[Predictor], object] | None = field(
         default=None, compare=False, repr=False, metadata={"help": "called with the predictor before the first image"}
     )

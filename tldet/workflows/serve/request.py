@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tldet.inference import SCORE
+from tldet.runtime import SCORE
 from tldet.workflows.options import (
     ABOVE_0,
     COUNT,

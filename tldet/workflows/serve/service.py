@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
-from tldet.data.images import Reduced, decode_image
+from tldet.data.images import decode_image
 from tldet.inference.predictor import Predictor
 from tldet.inference.stream import PreparedImage
+from tldet.runtime.images import Reduced
 from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.visualize.drawing import draw

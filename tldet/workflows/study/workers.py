@@ -97,7 +97,8 @@ def _error_of(folder: Path, code: int) -> TldetError:
 
 def _kind_of(error: TldetError) -> str:
     """Return the name of the error's class, or of its nearest base class, in :mod:`tldet.errors`."""
-    return next(one.__name__ for one in type(error).__mro__ if one.__module__ == errors.__name__)
+    names = [one.__name__ for one in type(error).__mro__]
+    return next(name for name, one in zip(names, type(error).__mro__, strict=True) if vars(errors).get(name) is one)
 
 
 @stop_signals()

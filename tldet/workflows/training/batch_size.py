@@ -15,11 +15,11 @@ from torch import Tensor
 from tldet.checkpoint import steps_in
 from tldet.config import Config
 from tldet.data.index import AnnotationIndex
-from tldet.data.loader import padded_size
 from tldet.engine.precision import Precision, choose
 from tldet.errors import CheckpointError, TrainingError
 from tldet.models.detector import Detector, build_detector
 from tldet.models.surgery.frozen_norms import fold_frozen_norms
+from tldet.runtime.images import padded_size
 from tldet.structures.batch import Batch
 from tldet.structures.image import Size
 from tldet.structures.target import Target

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from tldet.config import Config, option_value
-from tldet.data.images import fitted_size
 from tldet.data.index import AnnotationIndex
 from tldet.errors import ConfigError
 from tldet.models.replace import replace_backbone
+from tldet.runtime.images import fitted_size
 from tldet.structures.image import LARGEST_SIDE
 from tldet.system.device import pick_device
 from tldet.system.out_of_memory import describe_device

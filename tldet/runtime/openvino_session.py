@@ -6,23 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from tldet.errors import ConfigError
-from tldet.inference.runtimes.base import METADATA_KEY, broken, need, parsed
+from .errors import ConfigError
+from .metadata import METADATA_KEY, parse_metadata
+from .session import need, unloadable
 
 HINTS = {"auto": "f32", "fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
-class OpenVinoRuntime:
+class OpenVinoSession:
     """An OpenVINO model.
 
     Args:
         path: the ``.xml`` file, with its weights in the ``.bin`` file beside it.
-        device: ``auto`` and ``cpu`` are the CPU; ``gpu`` is Intel's GPU.
-        threads: threads of one inference; None leaves the choice to OpenVINO.
+        device: ``auto`` and ``cpu`` are the CPU; ``gpu``, ``gpu.1`` and ``npu`` are Intel's.
+        threads: threads of one inference on a CPU; None leaves the choice to OpenVINO.
         precision: precision in which it computes: ``auto`` is fp32, like the export's verification.
 
     Raises:
@@ -34,21 +33,22 @@ class OpenVinoRuntime:
         self._arguments = (path, device, threads, precision)
         openvino: Any = need("openvino", "openvino")
         core = openvino.Core()
-        target = {"auto": "CPU", "cpu": "CPU", "gpu": "GPU"}.get(device)
-        if target is None or target not in {name.partition(".")[0] for name in core.available_devices}:
+        target = "CPU" if device == "auto" else device.upper()
+        available = {*core.available_devices, *(name.partition(".")[0] for name in core.available_devices)}
+        if target not in available:
             raise ConfigError(f"device {device}: OpenVINO has {', '.join(core.available_devices).lower()}")
         if precision not in HINTS:
             raise ConfigError(f"precision {precision!r}: must be {', '.join(HINTS)}")
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[precision]}
-        if threads:
+        if threads and target == "CPU":
             config["INFERENCE_NUM_THREADS"] = threads
         try:
             model = core.read_model(path)
             text = model.get_rt_info([METADATA_KEY]).astype(str) if model.has_rt_info([METADATA_KEY]) else None
             self._model = core.compile_model(model, target, config)
         except RuntimeError as error:
-            raise broken(path, error, "OpenVINO") from None
-        self.metadata = parsed(text, path)
+            raise unloadable(path, error, "OpenVINO") from None
+        self.metadata = parse_metadata(text, path)
         version = openvino.__version__.partition("-")[0]
         self.name = f"OpenVINO {version} on {target.lower()}, {HINTS[precision]}"
 
@@ -56,7 +56,7 @@ class OpenVinoRuntime:
         """Pickle by path: the file is loaded again."""
         return type(self), self._arguments
 
-    def run(self, images: NDArray[np.uint8], sizes: NDArray[np.int64]) -> list[Tensor]:
+    def run(self, images: NDArray[np.uint8], sizes: NDArray[np.int64]) -> list[NDArray[Any]]:
         """Run the graph."""
         found = self._model({"images": images, "sizes": sizes})
-        return [torch.from_numpy(np.array(found[port])) for port in self._model.outputs]
+        return [np.array(found[port]) for port in self._model.outputs]

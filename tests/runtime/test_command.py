@@ -1,0 +1,127 @@
+"""The command ``tldet-runtime``: its results are those of ``tldet predict``, and bad input is one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.runtime.fake import MASKS, FakeSession
+from tests.runtime.test_detector import image_of, predictor_of
+from tldet.runtime.command import named_images, run_command
+from tldet.workflows.predict.predict import predict
+
+
+@pytest.fixture(autouse=True)
+def session(monkeypatch: pytest.MonkeyPatch) -> FakeSession:
+    found = FakeSession(masks=MASKS)
+    monkeypatch.setattr("tldet.runtime.detector.open_session", lambda *_, **__: found)
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Images in two folders, one that cannot be read, and other files; the current folder is above them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in" / "b").mkdir(parents=True)
+    for number, name in enumerate(("c.jpg", "a.PNG", "b/ä b.webp")):
+        cv2.imencode(Path(name).suffix.lower(), image_of(60, 90 + number, number))[1].tofile(tmp_path / "in" / name)
+    (tmp_path / "in" / "broken.png").write_bytes(b"x")
+    (tmp_path / "in" / ".hidden").mkdir()
+    for name in ("notes.txt", ".hidden.jpg", ".hidden/a.jpg"):
+        (tmp_path / "in" / name).write_bytes(b"x")
+    return tmp_path / "in"
+
+
+def test_the_json_is_that_of_tldet_predict(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tldet.workflows.predict.predict.load", lambda *_, **__: predictor_of(FakeSession(masks=MASKS)))
+    Path("m.onnx").write_bytes(b"")
+    assert run_command(["m.onnx", "in", "--json", "out/ours.json", "--score", "0.2", "--batch-size", "2"]) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines()[0] == "in/a.PNG: dög 0.90, cat 0.31"
+    assert told.err.splitlines() == [
+        "in/broken.png: is not an image that OpenCV can read; convert it to JPEG or PNG",
+        "3 images, 6 detections, 1 could not be read",
+    ]
+    predict("m.onnx", "in", json="theirs.json", score=0.2)
+    assert json.loads(Path("out/ours.json").read_text()) == json.loads(Path("theirs.json").read_text())
+    assert [path.name for path in Path("out").iterdir()] == ["ours.json"]
+
+
+def test_json_on_standard_output(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["m.onnx", "in/c.jpg", "--json", "-"]) == 0
+    assert [record["file_name"] for record in json.loads(capsys.readouterr().out)] == ["in/c.jpg"] * 2
+
+
+def test_drawn_images_keep_their_names(folder: Path) -> None:
+    assert run_command(["m.onnx", "in", "--draw", "out"]) == 0
+    files = sorted(path.relative_to("out").as_posix() for path in Path("out").rglob("*") if path.is_file())
+    assert files == ["in/a.PNG", "in/b/ä b.webp.png", "in/c.jpg"]
+    drawn, image = cv2.imread("out/in/a.PNG"), cv2.imread("in/a.PNG")
+    assert drawn.shape == image.shape
+    assert (drawn != image).any(2).mean() > 0.1
+    assert run_command(["m.onnx", "out/../in/c.jpg", str(folder / "c.jpg"), "--draw", "again"]) == 0
+    assert len(list(Path("again").rglob("*.jpg"))) == 2, "names do not replace each other"
+
+
+def test_images_are_found_once_and_in_order(folder: Path) -> None:
+    everything = ["in/a.PNG", "in/b/ä b.webp", "in/broken.png", "in/c.jpg"]
+    assert named_images(["in"]) == everything
+    assert named_images(["in/c.jpg", "in/*.jpg", "in"]) == ["in/c.jpg", *everything[:3]]
+    assert named_images(["in/**/*.webp"]) == ["in/b/ä b.webp"]
+    assert named_images(["in/notes.txt"]) == ["in/notes.txt"], "a named file is taken as an image"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["m.onnx", "none.jpg"], "none.jpg: no such image, or a folder without images"),
+        (["m.onnx", "empty"], "empty: no such image"),
+        (["m.onnx", "in/broken.png"], "nothing predicted: 1 image could not be read"),
+        (["m.onnx", "in", "--json", "in"], "'in': cannot be written (Is a directory)"),
+        (["m.onnx", "in", "--json", "in/c.jpg/x.json"], "cannot be written"),
+        (["m.onnx", "in", "--draw", "in/c.jpg"], "cannot be written"),
+        (["m.onnx", "in", "--json", "x" * 300], "cannot be written"),
+        (["m.onnx", "in", "--json", "in/c.jpg"], "in/c.jpg: is an input and would be overwritten"),
+        (["m.onnx", "in", "--json", "m.onnx"], "m.onnx: is an input and would be overwritten"),
+        (["m.onnx", "in", "--draw", "."], "in/a.PNG: is an input and would be overwritten"),
+    ],
+)
+def test_bad_input_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    Path("empty").mkdir()
+    before = sorted(path for path in folder.rglob("*"))
+    assert run_command(arguments) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tldet-runtime: error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert sorted(path for path in folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--score", "1.5"], "must be from 0 to 1, not 1.5"),
+        (["--score", "nan"], "must be from 0 to 1"),
+        (["--threads", "0"], "must be an integer of at least 1"),
+        (["--batch-size", "two"], "must be an integer of at least 1"),
+        (["--thread", "1"], "unrecognized arguments"),
+    ],
+)
+def test_options_are_checked(option: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run_command(["m.onnx", "a.jpg", *option])
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_an_error_of_the_program_keeps_its_traceback(folder: Path, session: FakeSession) -> None:
+    session.run = lambda *_: np.zeros(3)[7]  # type: ignore[method-assign]
+    with pytest.raises(IndexError):
+        run_command(["m.onnx", "in/c.jpg"])

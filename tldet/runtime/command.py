@@ -1,0 +1,179 @@
+"""The command ``tldet-runtime``: detect objects on images with an exported detector."""
+
+from __future__ import annotations
+
+import glob
+import io
+import json
+import os
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import SCORE, __version__
+from .errors import DataError, OutputError, TldetError
+from .files import check_writable, is_file, write_file
+
+if TYPE_CHECKING:
+    from .detections import NumpyDetections
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+DRAWN = (".jpg", ".jpeg", ".png")  # formats of drawn images
+SUMMARY = "detect objects on images with a detector exported by tldet, without torch"
+
+
+def run_command(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return the exit code: 0, or 2 for bad input."""
+    args = command_parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):  # escape characters that the terminal's encoding lacks
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return _Run(args).all(named_images(args.images))
+    except KeyboardInterrupt:
+        return 130
+    except TldetError as error:
+        sys.stderr.write(f"tldet-runtime: error: {error}\n")
+        return 2
+
+
+def command_parser() -> ArgumentParser:
+    """Return the parser of the arguments."""
+    parser = ArgumentParser(prog="tldet-runtime", description=SUMMARY, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"tldet-runtime {__version__}")
+    parser.add_argument("file", metavar="FILE", help="an .onnx or .xml (OpenVINO) file of tldet export")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="images, folders or globs")
+    parser.add_argument("--json", metavar="FILE", help="output file, COCO results JSON; - is standard output")
+    parser.add_argument("--draw", metavar="DIR", help="output directory for images with drawn detections")
+    text = f"score threshold (default: those stored in the file, else {SCORE})"
+    parser.add_argument("--score", type=_probability, metavar="T", help=text)
+    text = "largest number of images per batch (default: 4)"
+    parser.add_argument("--batch-size", type=_count, default=4, metavar="N", help=text)
+    text = "cpu, cuda, cuda:1 for ONNX; cpu, gpu, npu for OpenVINO (default: auto)"
+    parser.add_argument("--device", default="auto", metavar="D", help=text)
+    text = "execution providers of ONNX Runtime in the order of preference, instead of --device"
+    parser.add_argument("--providers", nargs="+", metavar="NAME", help=text)
+    parser.add_argument("--threads", type=_count, metavar="N", help="threads of the runtime (default: its own choice)")
+    text = "precision in which OpenVINO computes (default: fp32)"
+    parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"], help=text)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError(f"must be an integer of at least 1, not {text}")
+    return int(text)
+
+
+def _probability(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise ArgumentTypeError(f"must be from 0 to 1, not {text}")
+    return value
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def named_images(given: Sequence[str]) -> list[str]:
+    """Return the images of paths, folders (with their subfolders, by extension) and globs, each once and in order.
+
+    Raises:
+        DataError: an argument matches nothing.
+    """
+    found: dict[str, None] = {}
+    for one in given:
+        if os.path.isdir(one):  # noqa: PTH112  (Path.is_dir raises OSError if the name is too long)
+            inside = [path.relative_to(one) for path in sorted(Path(one).rglob("*"))]
+            shown = [path for path in inside if not any(part.startswith(".") for part in path.parts)]
+            paths = [Path(one, path) for path in shown if path.suffix.lower() in EXTENSIONS]
+            matched = [path.as_posix() for path in paths if is_file(path)]
+        elif is_file(one):
+            matched = [Path(one).as_posix()]
+        else:
+            matched = [Path(path).as_posix() for path in sorted(glob.glob(one, recursive=True)) if is_file(path)]  # noqa: PTH207
+        if not matched:
+            raise DataError(f"{one}: no such image, or a folder without images")
+        found.update(dict.fromkeys(matched))
+    return list(found)
+
+
+class _Run:
+    """One call of the command."""
+
+    def __init__(self, args: Namespace) -> None:
+        from .detector import NumpyDetector
+
+        options = {"threads": args.threads, "providers": args.providers, "precision": args.precision}
+        self.args, self.detector = args, NumpyDetector(args.file, args.device, **options)
+        self.records: list[dict[str, Any]] = []
+        self.images = self.detections = self.failed = 0
+
+    def all(self, images: Sequence[str]) -> int:
+        """Detect on all images and write the outputs; return the exit code.
+
+        Raises:
+            DataError: no image can be read, or an output cannot be written or would replace an input.
+        """
+        self._check_outputs(images)
+        for name, found in self.detector.stream(images, self.args.score, self.args.batch_size):
+            if isinstance(found, DataError):
+                self.failed += 1
+                sys.stderr.write(f"{found}\n")
+            else:
+                self._take(name, found)
+        if not self.images:
+            raise DataError(f"nothing predicted: {_counted(self.failed, 'image')} could not be read")
+        text = json.dumps(self.records, ensure_ascii=False) + "\n"
+        if self.args.json == "-":
+            sys.stdout.write(text)
+        elif self.args.json:
+            write_file(Path(self.args.json), text.encode(errors="backslashreplace"))
+        failed = f", {self.failed} could not be read" if self.failed else ""
+        counts = f"{_counted(self.images, 'image')}, {_counted(self.detections, 'detection')}"
+        sys.stderr.write(f"{counts}{failed}\n")
+        return 0
+
+    def _take(self, name: str, found: NumpyDetections) -> None:
+        """Print, draw and keep the detections of an image; image ids count from 1."""
+        self.images += 1
+        self.detections += len(found)
+        rows = zip(found.to_coco(self.images), found.names, strict=True)
+        self.records += [{**record, "file_name": name, "category_name": category} for record, category in rows]
+        if self.args.json != "-":
+            objects = [f"{category} {score:.2f}" for category, score in zip(found.names, found.scores, strict=True)]
+            sys.stdout.write(f"{name}: {', '.join(objects) or 'no objects'}\n")
+        if self.args.draw:
+            self._draw(name, found)
+
+    def _check_outputs(self, images: Sequence[str]) -> None:
+        """Check that no output replaces an input, and that the JSON file can be written."""
+        outputs = [self._place(name) for name in images] if self.args.draw else []
+        if self.args.json and self.args.json != "-":
+            outputs.append(Path(self.args.json))
+        kept = {os.path.realpath(name) for name in (self.args.file, *images)}
+        for path in outputs:
+            if os.path.realpath(path) in kept:
+                raise OutputError(f"{path}: is an input and would be overwritten; choose another output path")
+        if self.args.json and self.args.json != "-":
+            check_writable(Path(self.args.json))
+
+    def _place(self, name: str) -> Path:
+        """Return the path of a drawn image: the name of the input, in a format that can be written."""
+        path = Path(name)
+        parts = ["__" if part == ".." else part for part in path.relative_to(path.anchor).parts]
+        place = Path(self.args.draw, *parts)
+        return place if path.suffix.lower() in DRAWN else place.with_name(f"{place.name}.png")
+
+    def _draw(self, name: str, found: NumpyDetections) -> None:
+        import cv2
+
+        place = self._place(name)
+        drawn = cv2.imencode(place.suffix.lower(), cv2.cvtColor(found.draw(name), cv2.COLOR_RGB2BGR))[1]
+        write_file(place, drawn.tobytes())

@@ -1,0 +1,54 @@
+"""Errors that a user can correct.
+
+The command line prints a :class:`TldetError` as one line and exits with code 2. Everything else is a programming
+error and keeps its traceback. A message names the file, the annotation id or the config key, and states what to do.
+"""
+
+from __future__ import annotations
+
+import re
+
+LONGEST_WORD = 300  # characters of a word in a message; longer than most paths
+LONGEST_LINE, LONGEST_MESSAGE = 2_000, 10_000  # characters
+WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
+
+
+class TldetError(Exception):
+    """Invalid input; the message states the problem and what to do. Long words of the input are shortened in it."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(shorten(str(message)))
+
+
+class ConfigError(TldetError):
+    """A config file, key or value is wrong."""
+
+
+class DataError(TldetError):
+    """An annotation file, an image or a results file is wrong."""
+
+
+class NotAnImage(DataError, TypeError):
+    """An object that cannot be converted to an image."""
+
+
+class OutputError(DataError):
+    """A file or folder cannot be written."""
+
+
+class CheckpointError(TldetError):
+    """A checkpoint or weights file cannot be read, written or used here."""
+
+
+def shorten(message: str) -> str:
+    """Shorten the long words of a message, such as keys or class names from a file, and a message that is too long."""
+    message = WORD.sub(lambda word: _cut(word[0], LONGEST_WORD), message)
+    return _cut("\n".join(_cut(line, LONGEST_LINE) for line in message.split("\n")), LONGEST_MESSAGE)
+
+
+def _cut(text: str, length: int) -> str:
+    """Keep the start and the end of a long text, and state its length."""
+    if len(text) <= length:
+        return text
+    end = length // 3
+    return f"{text[: length - end]}...[{len(text)} characters]...{text[-end:]}"

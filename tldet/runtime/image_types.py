@@ -1,0 +1,9 @@
+"""Types of images in memory, and of their size."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+ImageArray = NDArray[np.uint8]
+Size = tuple[int, int]  # (height, width)

@@ -1,0 +1,61 @@
+"""Metadata inside exported detectors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError
+from .images import DIVISOR
+
+METADATA_KEY = "tldet"  # of the metadata in a file
+METADATA_VERSION = 1
+_FIELDS = {"format": int, "kind": str, "class_names": list, "category_ids": list, "input": dict, "precision": str}
+
+
+def parse_metadata(text: str | None, path: Path) -> dict[str, Any]:
+    """Return the metadata of a file from their JSON.
+
+    Raises:
+        CheckpointError: they are missing or malformed, or the file is not a complete detector.
+    """
+    try:
+        metadata: Any = json.loads(text) if text else None
+    except json.JSONDecodeError:
+        metadata = None
+    if not isinstance(metadata, dict) or any(not isinstance(metadata.get(k), t) for k, t in _FIELDS.items()):
+        raise CheckpointError(f"{path}: is not a detector exported by tldet (no metadata {METADATA_KEY!r})")
+    if metadata["format"] > METADATA_VERSION:
+        raise CheckpointError(
+            f"{path}: has metadata version {metadata['format']}; this tldet reads {METADATA_VERSION}: update it"
+        )
+    if metadata["kind"] != "detector":
+        raise CheckpointError(f"{path}: was exported with --raw, so its outputs are not detections; export without it")
+    if problem := _problem(metadata):
+        raise CheckpointError(f"{path}: {problem}; export the detector again")
+    return metadata
+
+
+def _problem(metadata: dict[str, Any]) -> str | None:
+    """Explain which value is malformed; None if all are valid."""
+    names, ids = metadata["class_names"], metadata["category_ids"]
+    if len(names) != len(ids):
+        return f"has {len(names)} class names, but {len(ids)} category ids"
+    if any(not isinstance(name, str) for name in names) or any(type(one) is not int for one in ids):
+        return "has class names that are not text, or category ids that are not integers"
+    if set(metadata["input"]) != {"short", "long"} or not _sides(metadata["input"].values()):
+        return f"has input {metadata['input']!r} in its metadata; it must be short and long in pixels"
+    size = metadata.get("size")
+    if size is not None and not (isinstance(size, list) and len(size) == 2 and _sides(size, DIVISOR)):
+        return f"has size {size!r} in its metadata; it must be two multiples of {DIVISOR}, or null"
+    if metadata.get("batch") not in (None, 1):
+        return f"has batch {metadata['batch']!r} in its metadata; it must be 1 or null"
+    masks = metadata.get("masks")
+    if masks is not None and not (isinstance(masks, dict) and set(masks) == {"threshold", "paste"}):
+        return f"has masks {masks!r} in its metadata; it must be threshold and paste, or null"
+    return None
+
+
+def _sides(values: Any, divisor: int = 1) -> bool:
+    return all(type(one) is int and one >= 1 and one % divisor == 0 for one in values)

@@ -1,0 +1,133 @@
+"""Exported graph of a detector: resized images in, detections in pixels of the original images out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .detections import NumpyDetections
+from .errors import CheckpointError, ConfigError
+from .files import PathName, require_file
+from .image_types import ImageArray, Size
+from .images import fitted_size, padded_size, resize_to
+from .masks import MaskPatches
+from .onnx_session import OnnxSession
+from .openvino_session import OpenVinoSession
+from .session import Session
+
+
+def open_session(
+    path: PathName,
+    device: str = "auto",
+    *,
+    precision: str = "auto",
+    threads: int | None = None,
+    providers: Sequence[str] | None = None,
+) -> Session:
+    """Load an exported detector with the runtime of its file type.
+
+    Args:
+        path: an ``.onnx`` or ``.xml`` (OpenVINO) file.
+        device: see :class:`~.onnx_session.OnnxSession` and :class:`~.openvino_session.OpenVinoSession`.
+        precision: ``auto``, or for OpenVINO the precision in which it computes.
+        threads: threads of the runtime; None leaves the choice to it.
+        providers: execution providers of ONNX Runtime, instead of ``device``.
+
+    Raises:
+        CheckpointError: the file is missing or not an exported detector.
+        ConfigError: a package or device is missing, or an option does not apply to the file.
+    """
+    path = Path(path)
+    require_file(path, CheckpointError)
+    if path.suffix not in (".onnx", ".xml"):
+        raise CheckpointError(f"{path}: must be an .onnx or an .xml file of tldet export")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads must be at least 1, not {threads}")
+    if path.suffix == ".xml":
+        if providers is not None:
+            raise ConfigError(f"providers: {path} runs in OpenVINO, which has devices instead")
+        return OpenVinoSession(path, device, threads, precision)
+    session = OnnxSession(path, device, threads, providers)
+    require_precision(session, path, precision)
+    return session
+
+
+def require_precision(session: Session, path: Path, precision: str) -> None:
+    """Check the precision of a file that computes in that of its export.
+
+    Raises:
+        ConfigError: another precision is requested.
+    """
+    stated = session.metadata["precision"]
+    if precision not in ("auto", stated):
+        raise ConfigError(f"precision {precision!r}: {path} was exported in {stated}; use 'auto' or export it again")
+
+
+class ExportedNetwork:
+    """Exported graph of a detector with its classes.
+
+    Args:
+        session: the loaded file.
+
+    Attributes:
+        size: (height, width) of the padded images; None for any multiples of 32.
+        single: the graph takes one image at a time.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.metadata = session.metadata
+        self.class_names = tuple(self.metadata["class_names"])
+        self.category_ids = tuple(self.metadata["category_ids"])
+        size = self.metadata.get("size")
+        self.size: Size | None = (size[0], size[1]) if size else None
+        self.single = self.metadata.get("batch") == 1
+
+    def detect(self, images: Sequence[ImageArray], originals: Sequence[Size]) -> list[NumpyDetections]:
+        """Detect objects.
+
+        Args:
+            images: resized images, (H, W, 3) uint8 RGB each.
+            originals: (height, width) of the image files.
+
+        Returns:
+            Detections in pixels of the image files, best score first.
+        """
+        fitting = [self.fit(image) for image in images]
+        groups = [[one] for one in fitting] if self.single else [fitting]
+        outputs = [row for group in groups if group for row in self._run(group)]
+        sizes = [(image.shape[0], image.shape[1]) for image in fitting]
+        return [self._detections(*one) for one in zip(outputs, sizes, originals, strict=True)]
+
+    def fit(self, image: ImageArray) -> ImageArray:
+        """Return an image that is no larger than the graph's input: downscaled if necessary."""
+        height, width = image.shape[:2]
+        if self.size is None or (height <= self.size[0] and width <= self.size[1]):
+            return image
+        scale = min(self.size[0] / height, self.size[1] / width)
+        short, long = (max(1, int(side * scale)) for side in sorted((height, width)))
+        return resize_to(image, fitted_size((height, width), short, long))
+
+    def _run(self, images: Sequence[ImageArray]) -> list[list[NDArray[Any]]]:
+        """Return boxes, scores, labels and masks, if any, of each image."""
+        sizes = [(image.shape[0], image.shape[1]) for image in images]
+        padded = [padded_size(size) for size in sizes]
+        height, width = self.size or (max(side[0] for side in padded), max(side[1] for side in padded))
+        batch = np.zeros((len(images), height, width, 3), np.uint8)
+        for place, image in zip(batch, images, strict=True):
+            place[: image.shape[0], : image.shape[1]] = image
+        boxes, scores, labels, counts, *masks = self.session.run(batch, np.asarray(sizes, np.int64))
+        return [[part[row, :count] for part in (boxes, scores, labels, *masks)] for row, count in enumerate(counts)]
+
+    def _detections(self, outputs: Sequence[NDArray[Any]], size: Size, original: Size) -> NumpyDetections:
+        boxes, scores, labels, *masks = outputs
+        factor = np.array([original[1] / size[1], original[0] / size[0]] * 2, np.float32)
+        boxes = (boxes.astype(np.float32) * factor).clip(0, np.array([original[1], original[0]] * 2, np.float32))
+        settings = self.metadata.get("masks")
+        patches = MaskPatches(masks[0].astype(np.float32), boxes, original, **settings) if masks and settings else None
+        names = self.class_names, self.category_ids
+        return NumpyDetections(boxes, scores.astype(np.float32), labels.astype(np.int64), *names, patches)

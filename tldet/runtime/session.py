@@ -1,0 +1,56 @@
+"""Interface of runtimes, and choice of the runtime by the type of a file."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import CheckpointError, ConfigError
+
+
+class Session(Protocol):
+    """A loaded file.
+
+    Attributes:
+        name: name of the runtime with its device, for messages.
+        metadata: metadata of the file.
+    """
+
+    name: str
+    metadata: dict[str, Any]
+
+    def run(self, images: NDArray[np.uint8], sizes: NDArray[np.int64]) -> list[NDArray[Any]]:
+        """Run the graph.
+
+        Args:
+            images: (B, H, W, 3) uint8 RGB, padded at the right and at the bottom.
+            sizes: (B, 2) int64 (height, width) of each image within the padding.
+
+        Returns:
+            boxes (B, N, 4) float32 xyxy in pixels of ``images``, scores (B, N) float32, labels (B, N) int64, counts
+            (B,) int64 of valid rows, and for a mask detector patches (B, N, S, S) float32.
+        """
+        ...
+
+
+def need(package: str, extra: str) -> Any:
+    """Import an optional package.
+
+    Raises:
+        ConfigError: it is not installed; the message names the pip command.
+    """
+    if find_spec(package) is None:
+        distribution = "tldet" if __name__.startswith("tldet.") else "tldet-runtime"
+        raise ConfigError(f"{package} is not installed: pip install '{distribution}[{extra}]'")
+    return import_module(package)
+
+
+def unloadable(path: Path, error: Exception, runtime: str) -> CheckpointError:
+    """Return the error for a file that a runtime cannot load."""
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return CheckpointError(f"{path}: {runtime} cannot load it ({reason})")

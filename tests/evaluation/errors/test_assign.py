@@ -9,7 +9,7 @@ import pytest
 
 from tests.evaluation.errors.made import CLASSES, grid_truth, perfect, results_of, truth_of
 from tldet.evaluation.columns import GroundTruth, Results
-from tldet.evaluation.engines import _hotcoco_evaluation
+from tldet.evaluation.engines import hotcoco_evaluation
 from tldet.evaluation.errors.assign import BKG, BOTH, CLS, DUPE, HIT, IGNORED, KINDS, LOC, assign
 from tldet.evaluation.errors.calibration import calibration, fit_temperature, scaled, scores_and_hits
 from tldet.evaluation.errors.confusion import confusion_matrix, confusions
@@ -119,7 +119,7 @@ PAIRS = [
 @pytest.mark.parametrize(("folder", "kind"), PAIRS)
 def test_values_are_those_of_hotcoco(shared: Path, folder: str, kind: Any) -> None:
     assigned = assign(*pair(shared, folder, kind))
-    other = _hotcoco_evaluation(assigned.truth, assigned.results)
+    other = hotcoco_evaluation(assigned.truth, assigned.results)
     other.evaluate()
     found, theirs = tide(assigned), other.tide_errors()
     assert {name: int(found.counts[name].sum()) for name in TYPES} == dict(theirs["counts"])
@@ -141,7 +141,7 @@ def test_errors_are_those_of_tidecv(shared: Path, folder: str) -> None:
 
 def test_precision_at_coco_recalls_is_that_of_the_evaluator(shared: Path) -> None:
     assigned = assign(*pair(shared, "voc100_detector", "bbox"))
-    other = _hotcoco_evaluation(assigned.truth, assigned.results)
+    other = hotcoco_evaluation(assigned.truth, assigned.results)
     other.evaluate()
     other.accumulate()
     theirs = other.eval["precision"][0, :, :, 0, -1]

@@ -147,6 +147,16 @@ def precision_option(auto: str) -> Any:
     return option(f"inference precision (default: {auto})", default="auto", choices=PRECISIONS)
 
 
+def report_option() -> Any:
+    """Return the field of ``report``, of commands that train one model."""
+    return option(
+        "do not write report.html, curves.png and samples (drawn validation images) at the end",
+        bool,
+        default=True,
+        recorded=False,
+    )
+
+
 def format_option() -> Any:
     """Return the field of ``format``, the name of an annotation format; None detects it."""
     return option("annotation format: coco, yolo, voc, ... (default: detected); see docs/formats.md", metavar="NAME")

@@ -81,15 +81,15 @@ def svg(plot: Plot, *, page: bool = False) -> str:
 
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": plot.name}):
-        _figure(plot).savefig(file, format="svg", transparent=page, metadata={"Date": None, "Creator": None})
+        _figure([plot]).savefig(file, format="svg", transparent=page, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     return _for_page(text, plot) if page else text.replace(_INK, "#000000")
 
 
-def png(plot: Plot) -> bytes:
-    """Return a plot as PNG."""
+def png(*plots: Plot) -> bytes:
+    """Return plots as PNG; several stand side by side, with their titles."""
     file = io.BytesIO()
-    _figure(plot).savefig(file, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
+    _figure(plots).savefig(file, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
     return file.getvalue()
 
 
@@ -105,19 +105,31 @@ def _for_page(text: str, plot: Plot) -> str:
     )
 
 
-def _figure(plot: Plot) -> Any:
+def _figure(plots: Sequence[Plot]) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=_size(plot), layout="constrained")
+    widths, heights = zip(*(_size(plot) for plot in plots), strict=True)
+    figure = Figure(figsize=(sum(widths), max(heights)), layout="constrained")
     FigureCanvasAgg(figure)
+    if len(plots) == 1:
+        _draw(figure, plots[0])
+        return figure
+    parts = figure.subfigures(1, len(plots), width_ratios=widths, squeeze=False)[0]
+    for part, plot in zip(parts, plots, strict=True):
+        part.suptitle(plot.title, fontsize=10, color=_INK)
+        _draw(part, plot)
+    return figure
+
+
+def _draw(figure: Any, plot: Plot) -> None:
+    """Draw a plot in an empty figure or part of one."""
     axes = figure.subplots()
     {"lines": _lines, "bars": _bars, "matrix": _matrix}[plot.kind](axes, plot)
     _paint(axes, plot)
     names = [one for one in plot.series if one.name]
     if plot.kind != "matrix" and len(names) > 1:
         figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False, labelcolor=_INK)
-    return figure
 
 
 def _size(plot: Plot) -> tuple[float, float]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tldet.workflows.training.outcome import Outcome
 
 
-def report(outcome: Outcome, training: TrainSettings, validation: object | None, console: Console) -> None:
+def show_outcome(outcome: Outcome, training: TrainSettings, validation: object | None, console: Console) -> None:
     """Print the metrics of the best checkpoint, the verdict on the run, and the training speed."""
     records = read_log(outcome.work_dir / LOG_NAME)
     if outcome.result is not None and outcome.checkpoint is not None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 REPORT_NAME, CURVES_NAME, SAMPLES_NAME = "report.html", "curves.png", "samples"
-MOST = 500_000  # detections that are kept and analyzed, in about half a minute on a CPU
+MOST, MOST_IMAGES = 500_000, 50_000  # detections and images of a report, which takes up to half a minute then
 _SECONDS = 60.0  # of the last validation; the best weights are not evaluated again if it took longer
 _IMAGES, _SAMPLES = 24, 8
 _QUALITY = 90  # of a drawn image, JPEG
@@ -52,7 +52,7 @@ class BestDetections:
 
     Attributes:
         columns: ground truth and detections, for a mask detector those of masks and of boxes; None if no validation of
-            this process was the best, or if it has more than ``MOST`` detections.
+            this process was the best, or if there are too many detections or images.
         too_many: the detections of the best validation were not kept.
         first_step: number of steps before this process.
     """
@@ -72,7 +72,7 @@ class BestDetections:
         if self.validation is None or not runner.world.main or runner.state.best_step not in (None, runner.state.step):
             return
         columns = [one.added() for one in self.validation.evaluators]
-        self.too_many = len(columns[0][1]) > MOST
+        self.too_many = len(columns[0][1]) > MOST or len(columns[0][0].image_ids) > MOST_IMAGES
         self.columns = None if self.too_many else columns
 
     def source(self, folder: Path, checkpoint: Path | None) -> Source | None:
@@ -124,7 +124,7 @@ def _write(folder: Path, checkpoint: Path | None, best: BestDetections) -> None:
     if plots:
         write_bytes(folder / CURVES_NAME, png(*plots), sync=False)
     source = best.source(folder, checkpoint)
-    text = f"More than {MOST:,} detections; `tldet report` analyzes them." if best.too_many else ""
+    text = f"Too many detections or images; see `tldet report {folder}`." if best.too_many else ""
     if source is None and not best.too_many:
         source, text = _evaluated(folder, checkpoint)
     if source is None:

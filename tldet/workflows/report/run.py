@@ -53,7 +53,11 @@ def training_plots(records: Sequence[Mapping[str, Any]]) -> list[Plot]:
         ("training_ap", "Validation", metric, ap),
         ("learning_rate", "Learning rate", "learning rate", lr),
     )
-    return [Plot(name, title, "training step", label, series) for name, title, label, series in kinds if series]
+    last = max((one["step"] for one in records), default=0)
+    limits = (0.0, float(last)) if last else None
+    return [
+        Plot(name, title, "training step", label, series, xlim=limits) for name, title, label, series in kinds if series
+    ]
 
 
 def _keys(records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -154,6 +154,7 @@ def test_a_study(digits: Path, tmp_path: Path) -> None:
         assert run["numbers"] == scored.numbers()
         assert checkpoint.steps_in(folder) == []
     frozen = checkpoint.load_checkpoint(out / "runs" / "frozen_fraction1_seed0" / "best.pt")
+    assert not list(out.rglob("report.html")), "runs of a study write no report"
     assert frozen["config"]["freeze"] == {"layers": ["backbone"]}
     before = {path: path.stat().st_mtime_ns for path in out.rglob(RESULT_NAME)}
     assert len(before) == 2

@@ -141,14 +141,9 @@ def _evaluated(folder: Path, checkpoint: Path | None) -> tuple[Source | None, st
     trained = {} if checkpoint is None else checkpoint_outline(checkpoint)["meta"]["trained"]
     if not trained.get("result"):
         return None, ""  # no validation of a detector
-    times = [
-        one["time"].get("evaluation_seconds") or 0.0 for one in read_log(folder / LOG_NAME) if one["type"] == "val"
-    ]
-    if not times or times[-1] > _SECONDS:
-        return (
-            None,
-            f"The best weights were evaluated before the run was resumed; `tldet report {folder}` repeats this.",
-        )
+    validations = [record for record in read_log(folder / LOG_NAME) if record["type"] == "val"]
+    if not validations or validations[-1]["time"].get("evaluation_seconds", 0.0) > _SECONDS:
+        return None, f"The best weights were evaluated before the run was resumed; see `tldet report {folder}`."
     request = ReportRequest(checkpoint, split="val", precision=trained["precision"])
     return of_checkpoint(folder, request), ""
 

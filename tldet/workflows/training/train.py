@@ -22,7 +22,7 @@ from tldet.workflows.requests import RunRequest, takes
 from tldet.workflows.training.assemble import Run, assemble
 from tldet.workflows.training.batch_size import resolve_batch_size
 from tldet.workflows.training.data_problems import log_problems
-from tldet.workflows.training.data_summary import log_splits
+from tldet.workflows.training.data_summary import split_lines
 from tldet.workflows.training.datasets import AnyDataset, build_dataset, check_images, check_objects
 from tldet.workflows.training.initial_weights import LoadedWeights, WeightsSource, initial_weights
 from tldet.workflows.training.meta import versions
@@ -35,6 +35,7 @@ from tldet.workflows.training.resume_checks import refuse_changed_classes
 from tldet.workflows.training.run_config import using
 from tldet.workflows.training.run_folder import RunFiles, has_checkpoint
 from tldet.workflows.training.schema import Settings, checked_settings, with_bad_image
+from tldet.workflows.training.status import RunStatus
 from tldet.workflows.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def run_training(
         TldetError: the config, the data or a checkpoint is wrong.
     """
     import_named(cfg.get("imports"), cfg.origin("imports"))
-    with using(folder) as world:
+    with using(folder) as world, RunStatus(folder) as status:
         settings = checked_settings(cfg)
         resume = resume and world.first(lambda: has_checkpoint(folder, init_from))
         source = WeightsSource(resume=resume, init_from=init_from, detector=cfg.get("model.weights.source"))
@@ -112,6 +113,7 @@ def run_training(
             trainer.hooks.insert(0, ResultKeeper(run.validation))
         if report:
             trainer.hooks.insert(0, best)
+        status.follow(trainer, run.summary, run.validation)
         with files.applied(trainer) if files else nullcontext():
             result = trainer.run(resume=resume)
         outcome = Outcome(folder, result, None)
@@ -134,9 +136,11 @@ def _prepared(
         settings = checked_settings(cfg)
     ready = world.main_first(lambda: _ready(cfg, settings, source, resumed, request.console))
     validation = _validation(ready.val, settings)
-    if world.main:
-        log_splits(ready.data, ready.val, cfg.get("data.test"))
-    return Run(cfg, settings, folder, ready.model, ready.data, validation, _meta(cfg, ready), ready.initial, request)
+    summary = split_lines(ready.data, ready.val, cfg.get("data.test")) if world.main else []
+    meta = _meta(cfg, ready)
+    return Run(
+        cfg, settings, folder, ready.model, ready.data, validation, meta, ready.initial, request, summary=summary
+    )
 
 
 def _validation(val: AnyDataset | None, settings: Settings) -> Validation | None:

@@ -36,6 +36,7 @@ from tldet.workflows.training.resume_checks import refuse_changed_classes
 from tldet.workflows.training.run_config import using
 from tldet.workflows.training.run_folder import RunFiles
 from tldet.workflows.training.schema import PRETRAIN_SCHEMA, Settings, checked_settings
+from tldet.workflows.training.status import RunStatus
 from tldet.workflows.training.verdict import judge
 
 if TYPE_CHECKING:
@@ -86,9 +87,10 @@ def train_classifier(
     Raises:
         TldetError: the config, the data or a checkpoint is wrong.
     """
-    with using(folder) as world:
+    with using(folder) as world, RunStatus(folder) as status:
         settings = checked_settings(cfg, PRETRAIN_SCHEMA)
         trainer = assemble(_run(cfg, settings, request, folder, world, resume=resume))
+        status.follow(trainer, [], None)
         run_report = BestDetections()
         trainer.hooks.insert(0, run_report)
         with files.applied(trainer) if files else nullcontext():

@@ -83,7 +83,8 @@ def parse_log(content: bytes) -> tuple[list[tuple[bytes, dict[str, Any]]], str]:
         Each line with its record, up to the end, an incomplete last line or the first damaged line; and the problem
         with a damaged line, "" without one.
     """
-    lines, found = content.splitlines(keepends=True), []
+    lines = content.splitlines(keepends=True)
+    found: list[tuple[bytes, dict[str, Any]]] = []
     for number, line in enumerate(lines, 1):
         record = _parsed(line)
         if record is None:

@@ -58,10 +58,12 @@ LINES = [
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The folder of a run that was killed after step 20."""
-    (tmp_path / "log.jsonl").write_text("".join(LINES))
-    (tmp_path / STATUS_NAME).write_text(json.dumps(STATUS))
-    (tmp_path / LOCK_NAME).touch()
-    return tmp_path
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "log.jsonl").write_text("".join(LINES))
+    (folder / STATUS_NAME).write_text(json.dumps(STATUS))
+    (folder / LOCK_NAME).touch()
+    return folder
 
 
 @pytest.fixture

@@ -93,9 +93,9 @@ class RunState:
         recent = self.train[-_RECENT:]
         if not recent or "seconds" not in recent[-1]["time"]:
             return None
-        first = recent[0] if len(recent) > 1 else {"step": 0, "time": {"seconds": 0.0}}
-        steps = recent[-1]["step"] - first["step"]
-        seconds = recent[-1]["time"]["seconds"] - first["time"].get("seconds", 0.0)
+        steps, seconds = recent[-1]["step"], recent[-1]["time"]["seconds"]
+        if len(recent) > 1:
+            steps, seconds = steps - recent[0]["step"], seconds - recent[0]["time"].get("seconds", 0.0)
         return seconds / steps if steps > 0 and seconds > 0 else None
 
     @property

@@ -11,7 +11,8 @@ from PIL import ImageColor
 
 from tldet.data.images import read_image
 from tldet.structures.detections import Detections
-from tldet.visualize.drawing import PALETTE, Series, color_of, draw, grid, plot_curves, plot_intervals
+from tldet.visualize.curves import Series, plot_curves, plot_intervals, plot_variants
+from tldet.visualize.drawing import PALETTE, color_of, draw, grid
 from tldet.visualize.page.plots import COLORS
 
 
@@ -73,7 +74,7 @@ def test_grid_and_curves(tmp_path: Path) -> None:
 def test_intervals_of_variants_and_of_numbers_of_images(tmp_path: Path) -> None:
     rows = [(10.0, 0.3, 0.2, 0.35), (40.0, 0.5, 0.45, 0.55)]
     by_number = plot_intervals({"a": Series(rows), "b": Series(rows, rows)}, tmp_path / "n.png", title="t", xlabel="n")
-    by_variant = plot_intervals({"a": Series([(0.0, 0.3, 0.2, 0.4)])}, tmp_path / "a.png", title="t", names=["a"])
+    by_variant = plot_variants({"a": (0.3, 0.2, 0.4), "b": (0.5, 0.5, 0.5)}, tmp_path / "a.png", title="t")
     for path in (by_number, by_variant):
         colors = {tuple(pixel) for pixel in read_image(path).reshape(-1, 3).tolist()}
         assert ImageColor.getrgb(COLORS[0]) in colors, "the first one's own"

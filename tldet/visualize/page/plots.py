@@ -1,6 +1,6 @@
 """Plots of a report, drawn by matplotlib as SVG and PNG.
 
-Colors are those of Okabe and Ito 2008 that are readable on white; lines also differ in their dashes, for print.
+Colors are those of Okabe and Ito 2008 that are readable on white; lines also differ in dashes or markers, for print.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 Values = Sequence[Any] | NDArray[Any]
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-_DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 1)))
+DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P")
 _INK = "#01020a"  # text and axes; the color of the text on a page
 _SIZE = (4.4, 3.3)  # inches, so that text is readable on a narrow display
 _BARS, _LABELED = 12, 25  # bars and classes of a matrix that fit the normal size
@@ -142,7 +143,7 @@ def _size(plot: Plot) -> tuple[float, float]:
 
 def _lines(axes: Any, plot: Plot) -> None:
     for number, one in enumerate(plot.series):
-        style = {"color": COLORS[number % len(COLORS)], "linestyle": _DASHES[number % len(_DASHES)]}
+        style = {"color": COLORS[number % len(COLORS)], "linestyle": DASHES[number % len(DASHES)]}
         axes.plot(one.x, one.y, **style, marker=one.marker, markersize=4, linewidth=1.6, label=one.name)
         if len(one.low):
             axes.fill_between(one.x, one.low, one.high, color=style["color"], alpha=0.2, linewidth=0)

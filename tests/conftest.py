@@ -61,5 +61,5 @@ def run(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "out"
     options = ["data.loader.batch_size=2", "training.log_every=2", "training.precision=fp32"]
     options.append("model.head.settings.score_thr=0.001")  # after six steps no score is high
-    finetune(digits, out=out, model="retinanet_lite0", steps=6, cfg_options=options)
+    finetune(digits, out=out, model="retinanet_lite0", steps=6, cfg_options=options, report=False)
     return out

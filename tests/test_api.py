@@ -39,6 +39,7 @@ from tldet.workflows.study.request import (
     VariantStudyRequest,
 )
 from tldet.workflows.training.pretrain import pretrain
+from tldet.workflows.watch.watch import watch
 
 PUBLIC = ["train", "finetune", "test", "evaluate", "predict", "load", "export", "study", "draw"]
 PUBLIC += ["Detections", "Target", "Detector", "Trainer", "Backbone", "Head", "Callback", "DetectionDataset"]
@@ -67,6 +68,7 @@ NEEDED = {  # commands with their required arguments
     "models": [],
     "import": ["c.pth", "--out", "o"],
     "quickstart": [],
+    "watch": ["runs/a"],
 }
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{name: getattr(tldet, name) for name in ("train", "finetune", "test", "evaluate", "predict", "export")},
@@ -86,6 +88,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "serve": serve,
     "import": import_checkpoint,
     "quickstart": quickstart,
+    "watch": watch,
 }
 ONLY_IN_PYTHON = {"console", "callbacks", "on_load", "demo"}
 ONLY_IN_PARSER = {"command", "run", "imports", "kind", "action"}

@@ -50,7 +50,9 @@ def data(csvs: Path, digits: Path) -> list[str | Path]:
 def trained(csvs: Path, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("own") / "run"
     keys = ["--cfg-options", "model.head.score_thr=0.001"]  # after four steps no score is high
-    done = tldet("finetune", "--model", RECIPE, *data(csvs, digits), "--out", out, "--steps", "4", *FAST, *keys)
+    done = tldet(
+        "finetune", "--no-report", "--model", RECIPE, *data(csvs, digits), "--out", out, "--steps", "4", *FAST, *keys
+    )
     assert done.returncode == 0, done.stderr
     return out
 
@@ -97,10 +99,12 @@ def test_predict_and_test(trained: Path, digits: Path, tmp_path: Path) -> None:
 def test_resume(trained: Path, csvs: Path, digits: Path, tmp_path: Path, imports: Sequence[str]) -> None:
     """The config in the folder of the run names the package, so ``--import`` is not needed."""
     out = tmp_path / "run"
-    first = tldet("finetune", "--model", RECIPE, *data(csvs, digits), "--out", out, "--steps", "2", *FAST)
+    first = tldet(
+        "finetune", "--no-report", "--model", RECIPE, *data(csvs, digits), "--out", out, "--steps", "2", *FAST
+    )
     assert first.returncode == 0, first.stderr
     more = ["--cfg-options", "schedule.steps=4"]
-    done = tldet("finetune", "--out", out, "--resume", *more, imports=imports)
+    done = tldet("finetune", "--no-report", "--out", out, "--resume", *more, imports=imports)
     assert done.returncode == 0, done.stderr
     steps = [line.split(",")[0] for line in (out / "losses.csv").read_text().splitlines()[1:]]
     assert steps == ["2", "4"]
@@ -128,11 +132,11 @@ def test_extend(csvs: Path, digits: Path, tmp_path: Path) -> None:
         for some in ("01345679", "28")
     )
     given = ["--train", old["train"], "--val", old["valid"], "--images", digits]
-    done = tldet("finetune", "--model", RECIPE, *given, "--out", tmp_path / "old", "--steps", "2", *FAST)
+    done = tldet("finetune", "--no-report", "--model", RECIPE, *given, "--out", tmp_path / "old", "--steps", "2", *FAST)
     assert done.returncode == 0, done.stderr
     data = ["--train", new["train"], "--val", new["valid"], "--replay", old["train"]]
     base, out = tmp_path / "old" / "best.pt", tmp_path / "new"
-    done = tldet("extend", base, *data, "--out", out, "--steps", "2", *FAST)
+    done = tldet("extend", "--no-report", base, *data, "--out", out, "--steps", "2", *FAST)
     assert done.returncode == 0, done.stderr
     report = json.loads((out / "extend.json").read_text())
     assert (report["old"], report["new"]) == (list("01345679"), list("28"))
@@ -146,7 +150,7 @@ def test_extend(csvs: Path, digits: Path, tmp_path: Path) -> None:
     mean = json.loads((tmp_path / "ap.json").read_text())["AP"]
     known = [value for value in report["after"]["AP"].values() if value >= 0]
     assert mean == pytest.approx(sum(known) / len(known), abs=1e-9)
-    done = tldet("extend", base, "--train", new["train"], "--out", tmp_path / "never", *FAST)
+    done = tldet("extend", "--no-report", base, "--train", new["train"], "--out", tmp_path / "never", *FAST)
     assert done.returncode == 2
     assert "trained on CsvDataset: give --train and --val (or --data) of this dataset, or --format" in done.stderr
 
@@ -161,13 +165,15 @@ def test_extend_again_and_with_annotation_files(trained: Path, csvs: Path, digit
     write_base(tmp_path / "new.json", names, tmp_path / "zero.json", keep_images=True)
     data = ["--train", tmp_path / "zero.json", "--val", tmp_path / "zero.json", "--images", digits / "train"]
     out = tmp_path / "first"
-    done = tldet("extend", trained / "best.pt", *data, "--format", "coco", "--out", out, "--steps", "1", *FAST)
+    done = tldet(
+        "extend", "--no-report", trained / "best.pt", *data, "--format", "coco", "--out", out, "--steps", "1", *FAST
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads((out / "extend.json").read_text())["new"] == ["zero"]
     more = rows_of(csvs / "train.csv", "4", tmp_path / "more.csv")
     more.write_text(more.read_text().replace(",4\n", ",four\n"))
     data = ["--train", more, "--val", more, "--images", digits]
-    done = tldet("extend", out / "best.pt", *data, "--out", tmp_path / "second", "--steps", "1", *FAST)
+    done = tldet("extend", "--no-report", out / "best.pt", *data, "--out", tmp_path / "second", "--steps", "1", *FAST)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "second" / "extend.json").read_text())
     assert report["new"] == ["four"]
@@ -210,7 +216,7 @@ def test_fewshot(csvs: Path, digits: Path, tmp_path: Path) -> None:
 def test_another_backbone_by_its_registered_name(csvs: Path, digits: Path, tmp_path: Path) -> None:
     train = digits / "train" / "_annotations.coco.json"
     given = ["--train", train, "--images", digits / "train", "--out", tmp_path / "run", "--steps", "1", *FAST]
-    done = tldet("finetune", "--model", "retinanet_lite0", "--backbone", "TinyNet", *given)
+    done = tldet("finetune", "--no-report", "--model", "retinanet_lite0", "--backbone", "TinyNet", *given)
     assert done.returncode == 0, done.stderr
     from tldet.config import read_config
 

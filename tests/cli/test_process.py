@@ -62,7 +62,7 @@ def test_opencv_does_not_print_beside_tldet() -> None:
 def test_every_command_that_runs_a_network_is_known() -> None:
     from tldet.cli.main import COMMANDS
 
-    others = {"convert", "evaluate", "merge", "models", "import", "merge-results", "split", "data"}
+    others = {"convert", "evaluate", "merge", "models", "import", "merge-results", "split", "data", "watch"}
     assert set(RUNNING) | others == set(COMMANDS)
 
 

@@ -134,8 +134,8 @@ def test_a_complete_run(recipe: str, crowds: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     images = sorted((crowds / "test").glob("*.jpg"))
     with Gpu() as gpu, counted(gpu) as steps:
-        finetune(crowds, out=out, model=recipe, steps=1, cfg_options=["data.loader.batch_size=2"])
-        finetune(out=out, resume=True, cfg_options=["schedule.steps=2"])
+        finetune(crowds, out=out, model=recipe, steps=1, cfg_options=["data.loader.batch_size=2"], report=False)
+        finetune(out=out, resume=True, cfg_options=["schedule.steps=2"], report=False)
         predictor = load(out / "best.pt")
         assert next(predictor.model.parameters()).is_cuda
         found = predictor.predict(images, score=0.0)

@@ -60,7 +60,14 @@ def called(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Orde
     order, two = Order(), EveryTwo()
     out = tmp_path_factory.mktemp("callbacks") / "run"
     finetune(
-        digits, out=out, model="retinanet_lite0", steps=6, scratch=True, cfg_options=OPTIONS, callbacks=[two, order]
+        digits,
+        out=out,
+        model="retinanet_lite0",
+        steps=6,
+        scratch=True,
+        cfg_options=OPTIONS,
+        callbacks=[two, order],
+        report=False,
     )
     return order, two
 
@@ -103,7 +110,15 @@ def test_a_misspelled_point_is_found_before_training(digits: Path, tmp_path: Pat
         with pytest.raises(
             ConfigError, match=r"hooks.0: Misspelled.after_train_step: is not a hook point; did you mean"
         ):
-            finetune(digits, out=tmp_path / "run", model="retinanet_lite0", steps=1, scratch=True, cfg_options=options)
+            finetune(
+                digits,
+                out=tmp_path / "run",
+                model="retinanet_lite0",
+                steps=1,
+                scratch=True,
+                cfg_options=options,
+                report=False,
+            )
     finally:
         HOOKS.module_dict.pop("Misspelled")
     check_callback(EveryTwo())

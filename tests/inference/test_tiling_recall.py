@@ -64,7 +64,7 @@ def repeated(found: Detections, boxes: torch.Tensor) -> int:
 
 @pytest.mark.slow
 def test_small_digits(tmp_path: Path) -> None:
-    trained = finetune(generate(tmp_path / "digits"), out=tmp_path / "run", minutes=4)
+    trained = finetune(generate(tmp_path / "digits"), out=tmp_path / "run", minutes=4, report=False)
     image, boxes, labels = scene(200)
     plain = tldet.load(trained.checkpoint)
     tiled = tldet.load(trained.checkpoint, tiles=TILES)

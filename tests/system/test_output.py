@@ -28,7 +28,7 @@ from tldet.errors import DataError, OutputError
 from tldet.evaluation.report import CocoResult
 from tldet.system import output
 from tldet.system.output import Replacement, check_output, replacing, write_bytes, write_json
-from tldet.visualize.drawing import IntervalSeries, plot_intervals
+from tldet.visualize.curves import plot_variants
 from tldet.workflows.predict.outputs import write_image
 from tldet.workflows.training.run_folder import RunFiles
 
@@ -53,7 +53,7 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     ),
     "metrics.json": lambda path: CocoResult().save(path),
     "out.png": lambda path: write_image(path, IMAGE),
-    "plot.png": lambda path: plot_intervals({"a": IntervalSeries([(0, 1, 1, 1)])}, path, title="", names=["a"]),
+    "plot.png": lambda path: plot_variants({"a": (1, 1, 1)}, path, title=""),
     "copy.jpg": copied,
     "log.jsonl": lambda path: JsonLog(path).cut(0),
 }

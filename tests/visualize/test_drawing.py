@@ -12,7 +12,8 @@ from PIL import ImageColor
 from tldet.data.images import read_image
 from tldet.runtime.drawing import PALETTE, color_of
 from tldet.structures.detections import Detections
-from tldet.visualize.drawing import IntervalSeries, draw, grid, plot_curves, plot_intervals
+from tldet.visualize.curves import IntervalSeries, plot_curves, plot_intervals, plot_variants
+from tldet.visualize.drawing import draw, grid
 from tldet.visualize.page.plots import COLORS
 
 
@@ -76,9 +77,7 @@ def test_intervals_of_variants_and_of_numbers_of_images(tmp_path: Path) -> None:
     by_number = plot_intervals(
         {"a": IntervalSeries(rows), "b": IntervalSeries(rows, rows)}, tmp_path / "n.png", title="t", xlabel="n"
     )
-    by_variant = plot_intervals(
-        {"a": IntervalSeries([(0.0, 0.3, 0.2, 0.4)])}, tmp_path / "a.png", title="t", names=["a"]
-    )
+    by_variant = plot_variants({"a": (0.3, 0.2, 0.4), "b": (0.5, 0.5, 0.5)}, tmp_path / "a.png", title="t")
     for path in (by_number, by_variant):
         colors = {tuple(pixel) for pixel in read_image(path).reshape(-1, 3).tolist()}
         assert ImageColor.getrgb(COLORS[0]) in colors, "the first one's own"

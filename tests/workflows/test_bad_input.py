@@ -34,7 +34,19 @@ def message(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
 
 
 def finetune(data: Path, out: Path, *more: str) -> list[str]:
-    return ["finetune", "--data", str(data), "--out", str(out), "--model", "retinanet_lite0", "--steps", "2", *more]
+    return [
+        "finetune",
+        "--no-report",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        "--model",
+        "retinanet_lite0",
+        "--steps",
+        "2",
+        *more,
+    ]
 
 
 @pytest.fixture
@@ -325,7 +337,7 @@ def test_resume_keeps_the_options_it_trained_with(run: Path, tmp_path: Path) -> 
     first_groups = checkpoint.load_checkpoint(mine / "step_00000006.pt")["training"]["optimizer"]["param_groups"]
     lr = first["optimizer"]["lr"] / 2
     options = [f"optimizer.lr={lr}", "schedule.steps=8"]
-    assert main(["finetune", "--out", str(mine), "--resume", "--cfg-options", *options]) == 0
+    assert main(["finetune", "--no-report", "--out", str(mine), "--resume", "--cfg-options", *options]) == 0
     groups = checkpoint.load_checkpoint(mine / "step_00000008.pt")["training"]["optimizer"]["param_groups"]
     assert [g["initial_lr"] for g in groups] == pytest.approx([g["initial_lr"] / 2 for g in first_groups])
     second = read_config(mine / "config.py")

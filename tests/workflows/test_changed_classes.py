@@ -75,7 +75,7 @@ def begun(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data and a run on it."""
     folder = tmp_path_factory.mktemp("begun")
     shutil.copytree(digits, folder / "data")
-    finetune(folder / "data", out=folder / "run", model="retinanet_lite0", steps=2, cfg_options=OPTIONS)
+    finetune(folder / "data", out=folder / "run", model="retinanet_lite0", steps=2, cfg_options=OPTIONS, report=False)
     return folder
 
 
@@ -94,8 +94,8 @@ def test_finetune_refuses(begun: Path, digits: Path, how: Callable[[dict[str, An
     change(begun, how)
     kept = (begun / "run" / "config.py").read_bytes()
     for resume in (
-        lambda: finetune(out=begun / "run", resume=True, cfg_options=["schedule.steps=4"]),
-        lambda: train(begun / "run" / "config.py", work_dir=begun / "run", resume=True),
+        lambda: finetune(out=begun / "run", resume=True, cfg_options=["schedule.steps=4"], report=False),
+        lambda: train(begun / "run" / "config.py", work_dir=begun / "run", resume=True, report=False),
     ):
         with pytest.raises(TrainingError) as refused:
             resume()
@@ -140,16 +140,16 @@ def test_tldet_test_matches_classes_by_name(run: Path, digits: Path, tmp_path: P
 def test_pretrain_refuses_and_the_advice_works(tmp_path: Path) -> None:
     made = generate_crops(tmp_path / "crops", train=60, val=20, side=32)
     options = ["data.loader.batch_size=4", "training.precision=fp32"]
-    pretrain(made, out=tmp_path / "run", backbone=NAME, steps=1, cfg_options=options)
+    pretrain(made, out=tmp_path / "run", backbone=NAME, steps=1, cfg_options=options, report=False)
     for split in ("train", "val"):
         (made / split / "0").rename(made / split / "zero")
     with pytest.raises(
         TrainingError, match=r"crops/train: the classes have changed .*removed: 0, new: zero"
     ) as refused:
-        pretrain(out=tmp_path / "run", resume=True, cfg_options=["schedule.steps=2"])
+        pretrain(out=tmp_path / "run", resume=True, cfg_options=["schedule.steps=2"], report=False)
     advice = str(refused.value).rpartition("--cfg-options ")[2]
     assert advice == f"model.backbone.weights={tmp_path / 'run' / 'best.pt'}"
-    pretrain(made, out=tmp_path / "new", backbone=NAME, steps=0, cfg_options=[*options, advice])
+    pretrain(made, out=tmp_path / "new", backbone=NAME, steps=0, cfg_options=[*options, advice], report=False)
     old, new = (checkpoint.load_checkpoint(tmp_path / name / "best.pt") for name in ("run", "new"))
     key = "backbone.body.conv_stem.weight"
     assert torch.equal((old["ema"] or old["model"])[key], new["model"][key])

@@ -30,7 +30,7 @@ OPTIONS = [
 @pytest.fixture(scope="module")
 def whole(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("dfine") / "out"
-    finetune(digits, out=out, model=MODEL, steps=4, cfg_options=OPTIONS)
+    finetune(digits, out=out, model=MODEL, steps=4, cfg_options=OPTIONS, report=False)
     return out
 
 
@@ -39,7 +39,7 @@ def test_a_resumed_run_is_the_same(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole, tmp_path / "out")
     for step in (3, 4):
         (tmp_path / "out" / f"step_{step:08d}.pt").unlink(missing_ok=True)
-    finetune(out=tmp_path / "out", resume=True)
+    finetune(out=tmp_path / "out", resume=True, report=False)
     ours, theirs = (checkpoint.load_checkpoint(one / "step_00000004.pt") for one in (tmp_path / "out", whole))
     assert same(ours["model"], theirs["model"])
     assert same(ours["ema"], theirs["ema"])
@@ -62,7 +62,7 @@ def test_initial_weights_by_class_name(
 ) -> None:
     truth = some(digits, tmp_path, {"3": "three", "7": "7", "9": "new one"})
     (tmp_path / "aliases.json").write_text('{"three": "3"}')
-    given = ["finetune", "--train", str(truth), "--val", str(truth), "--images", str(digits / "train")]
+    given = ["finetune", "--no-report", "--train", str(truth), "--val", str(truth), "--images", str(digits / "train")]
     given += [
         "--model",
         MODEL,
@@ -82,9 +82,9 @@ def test_initial_weights_by_class_name(
 
 def test_a_frozen_backbone_keeps_no_activations(digits: Path, tmp_path: Path) -> None:
     """No parameter of it requires a gradient, so its features do not either; none of its weights moves."""
-    finetune(digits, out=tmp_path / "out", model=MODEL, steps=1, freeze=["backbone"], cfg_options=OPTIONS)
+    finetune(digits, out=tmp_path / "out", model=MODEL, steps=1, freeze=["backbone"], cfg_options=OPTIONS, report=False)
     trained = checkpoint.load_checkpoint(tmp_path / "out" / "step_00000001.pt")
-    start = finetune(digits, out=tmp_path / "start", model=MODEL, steps=0, cfg_options=OPTIONS)
+    start = finetune(digits, out=tmp_path / "start", model=MODEL, steps=0, cfg_options=OPTIONS, report=False)
     assert start.result is not None
     before = checkpoint.load_checkpoint(tmp_path / "start" / "step_00000000.pt")["model"]
     moved = {name.split(".")[0] for name, one in trained["model"].items() if not torch.equal(one, before[name])}

@@ -53,7 +53,7 @@ def together(command: str, *arguments: str | Path) -> subprocess.CompletedProces
 def finetuned(digits: Path, out: Path, *more: str) -> dict[str, Any]:
     """Four steps of two processes; the last checkpoint."""
     given = ["--data", digits, "--model", "retinanet_lite0", "--steps", "4", "--out", out]
-    done = together("finetune", *given, *more, "--cfg-options", *OPTIONS)
+    done = together("finetune", "--no-report", *given, *more, "--cfg-options", *OPTIONS)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("steps in") == 1, "only the main process speaks"
     return checkpoint.load_checkpoint(out / "step_00000004.pt")
@@ -62,7 +62,7 @@ def finetuned(digits: Path, out: Path, *more: str) -> dict[str, Any]:
 def test_two_processes_are_one_with_twice_the_accumulation(digits: Path, tmp_path: Path) -> None:
     both = finetuned(digits, tmp_path / "both")
     options = [*OPTIONS, "training.accumulate=2"]
-    finetune(digits, out=tmp_path / "one", model="retinanet_lite0", steps=4, cfg_options=options)
+    finetune(digits, out=tmp_path / "one", model="retinanet_lite0", steps=4, cfg_options=options, report=False)
     one = checkpoint.load_checkpoint(tmp_path / "one" / "step_00000004.pt")
     start = checkpoint.load_checkpoint(tmp_path / "one" / "step_00000002.pt")["model"]
     apart = moved = 0.0
@@ -85,7 +85,7 @@ def test_resumed_in_two_processes_is_bit_identical(digits: Path, tmp_path: Path)
     for path in (tmp_path / "run").glob("*.pt"):
         if path.name > "step_00000002.pt" or path.name == "best.pt":
             path.unlink()
-    done = together("finetune", "--out", tmp_path / "run", "--resume")
+    done = together("finetune", "--no-report", "--out", tmp_path / "run", "--resume")
     assert done.returncode == 0, done.stderr[-2000:]
     again = checkpoint.load_checkpoint(tmp_path / "run" / "step_00000004.pt")
     assert all(torch.equal(tensor, again["model"][name]) for name, tensor in whole["model"].items())
@@ -112,7 +112,7 @@ def test_an_image_that_one_process_cannot_read_is_named_once(digits: Path, tmp_p
     content[len(content) // 2] ^= 255  # header and end are whole, so only decoding finds it
     (broken / "train" / name).write_bytes(content)
     given = ["--data", broken, "--model", "retinanet_lite0", "--steps", "4", "--out", tmp_path / "out"]
-    done = together("finetune", *given, "--cfg-options", *OPTIONS)
+    done = together("finetune", "--no-report", *given, "--cfg-options", *OPTIONS)
     assert done.returncode != 0
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("tldet finetune: error:")]
     assert name in line

@@ -68,11 +68,21 @@ def test_a_run_resumes_exactly_without_its_annotations(voc: Path, tmp_path: Path
     """The run keeps its own copy of the annotations; the images stay where they are."""
     source = tmp_path / "source"
     shutil.copytree(voc, source)
-    straight = finetune(source, out=tmp_path / "straight", steps=4, cfg_options=OPTIONS, **SETTINGS)
+    straight = finetune(source, out=tmp_path / "straight", steps=4, cfg_options=OPTIONS, **SETTINGS, report=False)
     with pytest.raises(KeyboardInterrupt):
-        finetune(source, out=tmp_path / "resumed", steps=4, cfg_options=OPTIONS, callbacks=[Interrupt()], **SETTINGS)
+        finetune(
+            source,
+            out=tmp_path / "resumed",
+            steps=4,
+            cfg_options=OPTIONS,
+            callbacks=[Interrupt()],
+            **SETTINGS,
+            report=False,
+        )
     shutil.rmtree(source / "Annotations")
-    resumed = finetune(source, out=tmp_path / "resumed", steps=4, cfg_options=OPTIONS, resume=True, **SETTINGS)
+    resumed = finetune(
+        source, out=tmp_path / "resumed", steps=4, cfg_options=OPTIONS, resume=True, **SETTINGS, report=False
+    )
     states = [torch.load(one.trained(), weights_only=True)["model"] for one in (straight, resumed)]
     assert all(torch.equal(states[1][key], value) for key, value in states[0].items())
 
@@ -108,8 +118,12 @@ def test_a_yolo_folder_is_extended_and_used_for_few_shots(digits: Path, tmp_path
     for name, classes in (("old", "01234567"), ("new", "89")):
         (tmp_path / f"{name}.txt").write_text("\n".join(classes))
         convert(digits, to="yolo", out=tmp_path / name, classes=tmp_path / f"{name}.txt")
-    base = finetune(tmp_path / "old", out=tmp_path / "base", steps=1, cfg_options=OPTIONS, **SETTINGS).trained()
-    report = extend(base, data=tmp_path / "new", replay=tmp_path / "old", out=tmp_path / "extended", steps=1)
+    base = finetune(
+        tmp_path / "old", out=tmp_path / "base", steps=1, cfg_options=OPTIONS, **SETTINGS, report=False
+    ).trained()
+    report = extend(
+        base, data=tmp_path / "new", replay=tmp_path / "old", out=tmp_path / "extended", steps=1, report=False
+    )
     assert (report.old, report.new) == (tuple("01234567"), tuple("89"))
     assert max(report.before.AP.values()) >= 0
     options = {"novel": ("8", "9"), "shots": (1,), "variants": ("full",), "shot_steps": 1, "base": base}

@@ -538,7 +538,7 @@ SMALL = ["data.train.transforms.0.short=64", "data.val.transforms.0.short=64"]
 
 def quick(digits: Path, truth: Path, out: Path, **more: Any) -> dict[str, Any]:
     given = {"train": truth, "val": truth, "images": digits / "train", "steps": 1}
-    finetune(out=out, cfg_options=STILL + SMALL, **given, **more)
+    finetune(out=out, cfg_options=STILL + SMALL, **given, **more, report=False)
     return checkpoint.load_checkpoint(out / "best.pt")
 
 

@@ -45,7 +45,7 @@ def write_config(path: Path, digits: Path, workers: int) -> Path:
 
 
 def command(config: Path, folder: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "tldet.cli", "train", str(config), "--work-dir", str(folder), *more]
+    return [sys.executable, "-m", "tldet.cli", "train", "--no-report", str(config), "--work-dir", str(folder), *more]
 
 
 def kill_somewhere(config: Path, folder: Path, number: int, chance: random.Random) -> bool:

@@ -107,8 +107,8 @@ def test_import(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_pretrain(tmp_path: Path) -> None:
     data = generate_crops(tmp_path / "crops", train=60, val=20, side=32)
-    given = ["pretrain", "--data", data, "--out", "{out}", "--steps", "12", "--cfg-options", *OPTIONS]
-    resumed = ["pretrain", "--out", "{out}", "--resume"]
+    given = ["pretrain", "--no-report", "--data", data, "--out", "{out}", "--steps", "12", "--cfg-options", *OPTIONS]
+    resumed = ["pretrain", "--no-report", "--out", "{out}", "--resume"]
     runs = killed(tmp_path / "k", [*given, "data.loader.batch_size=10"], resumed)
     for path in (path for one in runs for path in outputs(one).values()):
         assert_readable(path)

@@ -31,7 +31,7 @@ NUMBERS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "A
 @pytest.fixture(scope="module")
 def masked(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("masked") / "out"
-    finetune(digits, out=out, model="mask_rcnn_lite0", steps=3, cfg_options=["data.loader.batch_size=2"])
+    finetune(digits, out=out, model="mask_rcnn_lite0", steps=3, cfg_options=["data.loader.batch_size=2"], report=False)
     return out
 
 
@@ -107,7 +107,7 @@ def test_data_with_some_segmentations(digits: Path, tmp_path: Path, caplog: pyte
     some = without_segmentations(digits / "train", tmp_path / "d", 3)
     whole = digits / "train" / "_annotations.coco.json"
     given: dict[str, Any] = {"train": some, "val": whole, "images": digits / "train"}
-    finetune(**given, out=tmp_path / "o", model="mask_rcnn_lite0", steps=1)
+    finetune(**given, out=tmp_path / "o", model="mask_rcnn_lite0", steps=1, report=False)
     assert "without a segmentation; not used for the mask loss" in caplog.text
 
 
@@ -120,12 +120,12 @@ def test_data_with_some_segmentations(digits: Path, tmp_path: Path, caplog: pyte
 )
 def test_a_mask_head_without_masks(masked: Path, tmp_path: Path, options: list[str], states: str) -> None:
     with pytest.raises(ConfigError, match=states):
-        train(masked / "config.py", work_dir=tmp_path, cfg_options=options)
+        train(masked / "config.py", work_dir=tmp_path, cfg_options=options, report=False)
 
 
 def test_evaluating_masks_of_a_box_detector(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"evaluation\.type: is 'segm' .* RetinaNetHead predicts no masks"):
-        train(run / "config.py", work_dir=tmp_path, cfg_options=["evaluation.type=segm"])
+        train(run / "config.py", work_dir=tmp_path, cfg_options=["evaluation.type=segm"], report=False)
 
 
 def test_testing_masks_on_data_without(masked: Path, digits: Path, tmp_path: Path) -> None:

@@ -71,7 +71,13 @@ def trained(data: Path, out: Path, *options: str, steps: int = 6) -> tuple[Outco
     text = io.StringIO()
     console = Console(file=text, width=200)
     return finetune(
-        data, out=out, model="retinanet_lite0", steps=steps, cfg_options=[*OPTIONS, *options], console=console
+        data,
+        out=out,
+        model="retinanet_lite0",
+        steps=steps,
+        cfg_options=[*OPTIONS, *options],
+        console=console,
+        report=False,
     ), (text.getvalue())
 
 
@@ -123,17 +129,17 @@ def test_the_best_validation_was_before_the_interruption(data: Path, tmp_path: P
     text = io.StringIO()
     console = Console(file=text, width=200)
     hook = ["hooks=[{'type': 'Spoil', 'step': 3}]"]
-    outcome = finetune(out=tmp_path / "out", resume=True, cfg_options=hook, console=console)
+    outcome = finetune(out=tmp_path / "out", resume=True, cfg_options=hook, console=console, report=False)
     assert (outcome.train.step, outcome.train.best_step) == (6, 2)
     belong_together(outcome, text.getvalue())
-    finished = train(tmp_path / "out" / "config.py", work_dir=tmp_path / "out", resume=True)
+    finished = train(tmp_path / "out" / "config.py", work_dir=tmp_path / "out", resume=True, report=False)
     assert finished.result == outcome.result
 
 
 def test_without_best_pt_the_last_checkpoint_s_own_numbers_are_reported(data: Path, tmp_path: Path) -> None:
     trained(data, tmp_path / "out", "hooks=[{'type': 'Spoil', 'step': 3, 'interrupt': 5}]")
     (tmp_path / "out" / "best.pt").unlink()
-    finished = finetune(out=tmp_path / "out", resume=True, cfg_options=["schedule.steps=5"])
+    finished = finetune(out=tmp_path / "out", resume=True, cfg_options=["schedule.steps=5"], report=False)
     assert finished.checkpoint == tmp_path / "out" / "step_00000005.pt"
     assert finished.result is None, "its weights were not evaluated"
 

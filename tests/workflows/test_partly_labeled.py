@@ -55,14 +55,14 @@ def test_a_run_on_partly_labeled_images_resumes_to_the_same_weights(
     ]
     out = tmp_path / "out"
     given = {"train": partly, "val": partly, "images": digits / "train"}
-    outcome = finetune(out=out, model=model, steps=4, cfg_options=options, **given)
+    outcome = finetune(out=out, model=model, steps=4, cfg_options=options, **given, report=False)
     assert outcome.result is not None
     assert outcome.result.unjudged > 0, "no detection of a class its image was not labeled for is scored"
     last = out / "step_00000004.pt"
     whole = checkpoint.load_checkpoint(last)["model"]
     last.unlink()
     assert (out / "step_00000002.pt").exists()
-    finetune(out=out, resume=True)
+    finetune(out=out, resume=True, report=False)
     again = checkpoint.load_checkpoint(last)["model"]
     assert all(torch.equal(whole[key], again[key]) for key in whole)
     every = finetune(
@@ -71,6 +71,7 @@ def test_a_run_on_partly_labeled_images_resumes_to_the_same_weights(
         steps=4,
         cfg_options=[*options, "data.train.partial=False"],
         **given,
+        report=False,
     )
     assert every.checkpoint is not None
     other = checkpoint.load_checkpoint(tmp_path / "every" / "step_00000004.pt")["model"]

@@ -45,7 +45,7 @@ def test_a_run_leaves_config_log_and_checkpoints(run: Path) -> None:
 
 
 def test_the_written_config_trains_the_same_run(run: Path, tmp_path: Path) -> None:
-    again = train(run / "config.py", work_dir=tmp_path / "again")
+    again = train(run / "config.py", work_dir=tmp_path / "again", report=False)
     assert again.train.step == 6
     assert "'batch_size': 2" in (run / "config.py").read_text(), "an option is part of it"
     ours, theirs = (
@@ -84,7 +84,7 @@ def test_test_chooses_among_which_boxes_nms_works(run: Path, tmp_path: Path, fla
 
 
 def test_finetune_from_scratch_trains_all_layers(digits: Path, tmp_path: Path) -> None:
-    outcome = finetune(digits, out=tmp_path / "out", model="retinanet_lite0", steps=1, scratch=True)
+    outcome = finetune(digits, out=tmp_path / "out", model="retinanet_lite0", steps=1, scratch=True, report=False)
     config = checkpoint.load_checkpoint(tmp_path / "out" / "best.pt")["config"]
     assert config["model"]["backbone"]["weights"] is None
     assert config["model"]["backbone"]["frozen_stages"] == -1
@@ -97,7 +97,9 @@ def test_finetune_from_scratch_trains_all_layers(digits: Path, tmp_path: Path) -
     ["resnet18", *(pytest.param(n, marks=pytest.mark.slow) for n in ("mobilenetv3_small_050", "vit_tiny_patch16_224"))],
 )
 def test_another_backbone_than_the_recipe(digits: Path, tmp_path: Path, name: str) -> None:
-    finetune(digits, out=tmp_path / "out", model="faster_rcnn_lite0", backbone=name, steps=1, scratch=True)
+    finetune(
+        digits, out=tmp_path / "out", model="faster_rcnn_lite0", backbone=name, steps=1, scratch=True, report=False
+    )
     state = checkpoint.load_checkpoint(tmp_path / "out" / "best.pt")
     assert state["config"]["model"]["backbone"]["name"] == name
     assert evaluate_checkpoint(tmp_path / "out" / "best.pt").images == 6
@@ -105,7 +107,7 @@ def test_another_backbone_than_the_recipe(digits: Path, tmp_path: Path, name: st
 
 def test_one_json_is_split(digits: Path, tmp_path: Path) -> None:
     split = digits / "train" / "_annotations.coco.json"
-    finetune(out=tmp_path / "out", model="retinanet_lite0", steps=1, train=split, images=digits / "train")
+    finetune(out=tmp_path / "out", model="retinanet_lite0", steps=1, train=split, images=digits / "train", report=False)
     parts = [json.loads((tmp_path / "out" / "split" / f"{n}.json").read_text())["images"] for n in ("train", "val")]
     ids = [{image["id"] for image in part} for part in parts]
     assert [len(part) for part in ids] == [13, 3]
@@ -184,7 +186,7 @@ def filled(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, **choices: An
     """The config that a fine-tuning would train by."""
     with monkeypatch.context() as patched:
         patched.setattr("tldet.workflows.training.finetune.run_training", lambda used, *_, **__: used)
-        return finetune(data, out=out, **choices).data  # type: ignore[attr-defined]
+        return finetune(data, out=out, **choices, report=False).data  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
@@ -256,6 +258,7 @@ def test_starting_from_a_checkpoint_of_other_classes(run: Path, digits: Path, tm
         images=digits / "train",
         init_from=run / "best.pt",
         cfg_options=["optimizer.lr=1e-12", "training.ema=None", "schedule.warmup_steps=0"],
+        report=False,
     )
     old, new = checkpoint.load_checkpoint(run / "best.pt"), checkpoint.load_checkpoint(tmp_path / "out" / "best.pt")
     assert new["meta"]["class_names"] == ["3", "7"]
@@ -270,29 +273,34 @@ def test_starting_from_a_checkpoint_of_other_classes(run: Path, digits: Path, tm
 
 def test_resume_and_start_exclude_each_other(run: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="was started with package:efficientnet_lite0; leave --init-from out"):
-        train(run / "config.py", work_dir=run, resume=True, init_from=run / "best.pt")
+        train(run / "config.py", work_dir=run, resume=True, init_from=run / "best.pt", report=False)
     with pytest.raises(TrainingError, match="nothing to resume"):
-        finetune(out=tmp_path, resume=True)
+        finetune(out=tmp_path, resume=True, report=False)
     with pytest.raises(TrainingError, match="contains an earlier run"):
-        finetune(run, out=run, steps=1)
+        finetune(run, out=run, steps=1, report=False)
 
 
 def test_class_count_and_common_classes_are_checked_before_training(run: Path, digits: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"num_classes: is 3 .*has 10 classes .*set it to 10"):
-        train(run / "config.py", work_dir=tmp_path / "a", cfg_options=["model.head.num_classes=3"])
+        train(run / "config.py", work_dir=tmp_path / "a", cfg_options=["model.head.num_classes=3"], report=False)
     truth = json.loads((digits / "valid" / "_annotations.coco.json").read_text())
     truth["categories"] = [{**c, "name": f"letter {c['name']}"} for c in truth["categories"]]
     (tmp_path / "other.json").write_text(json.dumps(truth))
     other = [f"data.val.annotations={tmp_path / 'other.json'}"]
     with pytest.raises(DataError, match="no class"):
-        train(run / "config.py", work_dir=tmp_path / "b", cfg_options=other)
+        train(run / "config.py", work_dir=tmp_path / "b", cfg_options=other, report=False)
     with pytest.raises(DataError, match="no class"):
         evaluate_checkpoint(run / "best.pt", data=tmp_path / "other.json", images=digits / "valid")
 
 
 def test_a_budget_of_minutes_is_fixed_once(digits: Path, tmp_path: Path) -> None:
     outcome = finetune(
-        digits, out=tmp_path / "out", model="retinanet_lite0", minutes=0.15, cfg_options=["data.loader.batch_size=1"]
+        digits,
+        out=tmp_path / "out",
+        model="retinanet_lite0",
+        minutes=0.15,
+        cfg_options=["data.loader.batch_size=1"],
+        report=False,
     )
     assert outcome.train.step >= 8
     assert checkpoint.load_checkpoint(tmp_path / "out" / "best.pt")["config"]["schedule"]["minutes"] == 0.15

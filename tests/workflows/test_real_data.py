@@ -46,7 +46,7 @@ def test_r50_trains_on_coco_and_gives_its_ids_back(shared: Path, tmp_path: Path,
         *(f"data.{part}.annotations={truth}" for part in ("train", "val")),
         *(f"data.{part}.images={folder / 'val2017'}" for part in ("train", "val")),
     ]
-    outcome = train(config, work_dir=tmp_path, cfg_options=options)
+    outcome = train(config, work_dir=tmp_path, cfg_options=options, report=False)
     assert outcome.train.step == 20
     losses = [r["loss"] for r in read_log(tmp_path / "log.jsonl") if r["type"] == "train"]
     assert all(0 < loss < 20 for loss in losses)
@@ -68,7 +68,7 @@ def test_r50_trains_on_coco_and_gives_its_ids_back(shared: Path, tmp_path: Path,
 def test_fine_tuning_on_digits_reaches_its_ap(tmp_path: Path) -> None:
     data = generate(tmp_path / "digits", train=200, valid=20, test=40, size=(160, 224))
     options = ["data.train.transforms.1.p=0.0", "training.validate_every=100"]
-    outcome = finetune(data, out=tmp_path / "out", steps=150, cfg_options=options)
+    outcome = finetune(data, out=tmp_path / "out", steps=150, cfg_options=options, report=False)
     assert outcome.result is not None
     result = evaluate(tmp_path / "out" / "best.pt")
     assert result.numbers()["AP50"] > 0.5

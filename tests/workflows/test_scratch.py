@@ -38,7 +38,7 @@ def test_every_source_of_weights_is_dropped_and_reported(
 ) -> None:
     given: dict[str, Any] = {"model": str(recipe(tmp_path, run)), "steps": 0, "scratch": True}
     with caplog.at_level(logging.INFO):
-        finetune(digits, out=tmp_path / "scratch", **given)
+        finetune(digits, out=tmp_path / "scratch", **given, report=False)
     reported = {r.getMessage().split(" ")[2] for r in caplog.records if r.getMessage().startswith("--scratch: dropped")}
     assert reported == {"model.weights", "freeze", "l2_sp", "class_match", "distill"} | {
         "optimizer.layer_decay",
@@ -53,7 +53,7 @@ def test_every_source_of_weights_is_dropped_and_reported(
     assert not [n for n in weights if torch.equal(made["model"][n], (start["ema"] or start["model"])[n])]
     check_scratch(Config(made["config"]))
     out = tmp_path / "scratch"
-    train(out / "config.py", work_dir=out, resume=True, cfg_options=["schedule.steps=1"])
+    train(out / "config.py", work_dir=out, resume=True, cfg_options=["schedule.steps=1"], report=False)
     assert checkpoint.load_checkpoint(tmp_path / "scratch" / "step_00000001.pt")["meta"]["weights_source"] == "random"
 
 
@@ -73,7 +73,15 @@ def test_every_source_of_weights_is_dropped_and_reported(
 )
 def test_options_that_need_weights(digits: Path, tmp_path: Path, option: str) -> None:
     with pytest.raises(TrainingError, match=f"--scratch and {option.split('=')[0].rpartition('.')[0]}.* exclude"):
-        finetune(digits, out=tmp_path / "out", model="retinanet_lite0", steps=0, scratch=True, cfg_options=[option])
+        finetune(
+            digits,
+            out=tmp_path / "out",
+            model="retinanet_lite0",
+            steps=0,
+            scratch=True,
+            cfg_options=[option],
+            report=False,
+        )
     assert not checkpoint.steps_in(tmp_path / "out")
     with pytest.raises(ConfigError, match="variant 'scratch'"):
         refuse_conflict(transfer_variants(["scratch", "finetuned"]), parse_options([option]))
@@ -93,7 +101,9 @@ def test_options_that_need_weights(digits: Path, tmp_path: Path, option: str) ->
 )
 def test_transfer_options(digits: Path, tmp_path: Path, options: TransferOptions, name: str) -> None:
     with pytest.raises(TrainingError, match=f"--scratch and --{name} exclude each other"):
-        finetune(digits, out=tmp_path / "out", model="retinanet_lite0", steps=0, scratch=True, **vars(options))
+        finetune(
+            digits, out=tmp_path / "out", model="retinanet_lite0", steps=0, scratch=True, **vars(options), report=False
+        )
 
 
 def test_empty_sections_do_not_conflict() -> None:

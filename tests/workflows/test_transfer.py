@@ -34,7 +34,7 @@ def whole(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("gradual") / "out"
     wanted = TransferOptions(freeze=("neck",), gradual=0.5, layer_decay=0.8, l2_sp=0.1)
     options = [*SMALL, "training.checkpoint_every=0.125", "training.max_keep_ckpts=20", "training.validate_every=None"]
-    finetune(digits, out=out, model="retinanet_lite0", steps=8, **vars(wanted), cfg_options=options)
+    finetune(digits, out=out, model="retinanet_lite0", steps=8, **vars(wanted), cfg_options=options, report=False)
     return out
 
 
@@ -51,7 +51,7 @@ def test_a_resumed_run_is_the_same(whole: Path, tmp_path: Path, step: int) -> No
     for path in (tmp_path / "out").glob("step_*.pt"):
         if int(path.stem.removeprefix("step_")) > step:
             path.unlink()
-    finetune(out=tmp_path / "out", resume=True)
+    finetune(out=tmp_path / "out", resume=True, report=False)
     ours, theirs = (checkpoint.load_checkpoint(folder / "step_00000008.pt") for folder in (tmp_path / "out", whole))
     for part in ("model", "ema"):
         assert all(torch.equal(ours[part][name], theirs[part][name]) for name in theirs[part])
@@ -77,7 +77,16 @@ def test_the_table_is_logged_without_a_terminal(
     digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.INFO)
-    arguments = ["finetune", "--data", str(digits), "--out", str(tmp_path / "a"), "--model", "retinanet_lite0"]
+    arguments = [
+        "finetune",
+        "--no-report",
+        "--data",
+        str(digits),
+        "--out",
+        str(tmp_path / "a"),
+        "--model",
+        "retinanet_lite0",
+    ]
     assert main([*arguments, "--steps", "1", "--freeze", "all-but-head", "--cfg-options", *SMALL]) == 0
     out = capsys.readouterr().out
     assert "trainable parameters" in out
@@ -85,7 +94,7 @@ def test_the_table_is_logged_without_a_terminal(
     assert "trainable from" not in caplog.text
     counts = {line.split()[0]: line.split()[2:4] for line in out.splitlines() if line.split()[1:2]}
     assert counts["neck"][1] == "frozen"
-    finetune(digits, out=tmp_path / "b", model="retinanet_lite0", steps=1, cfg_options=SMALL)
+    finetune(digits, out=tmp_path / "b", model="retinanet_lite0", steps=1, cfg_options=SMALL, report=False)
     assert (
         "neck: 504,320 of 504,320 parameters trainable from step 0, learning rate 0.00075, weight decay 0, 0.05"
         in caplog.text
@@ -109,7 +118,7 @@ def test_classes_of_other_names(run: Path, digits: Path, tmp_path: Path, capsys:
     truth = two_classes(digits, tmp_path, {"3": "three", "7": "7", "9": "new one"})
     (tmp_path / "aliases.json").write_text('{"three": "3"}')
     data = ["--train", str(truth), "--val", str(truth), "--images", str(digits / "train")]
-    arguments = ["finetune", *data, "--out", str(tmp_path / "out"), "--model", "retinanet_lite0"]
+    arguments = ["finetune", "--no-report", *data, "--out", str(tmp_path / "out"), "--model", "retinanet_lite0"]
     arguments += ["--init-from", str(run / "best.pt"), "--class-aliases", str(tmp_path / "aliases.json")]
     assert main([*arguments, "--steps", "0", "--cfg-options", *SMALL]) == 0
     out = capsys.readouterr().out
@@ -126,7 +135,7 @@ def test_classes_of_other_names(run: Path, digits: Path, tmp_path: Path, capsys:
     assert (record["type"], record["step"]) == ("val", 0)
     best = evaluate(tmp_path / "out" / "best.pt", data=truth, images=digits / "train")
     assert abs(best.AP - record["AP"]) < 1e-4, "the start can be measured like any run"
-    finetune(out=tmp_path / "out", resume=True, cfg_options=["schedule.steps=1"])
+    finetune(out=tmp_path / "out", resume=True, cfg_options=["schedule.steps=1"], report=False)
     assert checkpoint.load_checkpoint(tmp_path / "out" / "step_00000001.pt")["meta"]["classes_from"] == origin
 
 
@@ -137,7 +146,7 @@ def test_no_common_class_is_reported(run: Path, digits: Path, tmp_path: Path, ca
     wanted = TransferOptions(class_aliases=tmp_path / "none")
     given: dict[str, Any] = {"train": truth, "val": truth, "images": digits / "train", **vars(wanted)}
     given["init_from"] = run / "best.pt"
-    finetune(out=tmp_path / "o", model="retinanet_lite0", steps=0, cfg_options=SMALL, **given)
+    finetune(out=tmp_path / "o", model="retinanet_lite0", steps=0, cfg_options=SMALL, **given, report=False)
     assert (
         "no class in common (initial weights: 0, 1, 2, 3, 4, ...; data: three, seven): classifier weights"
         in caplog.text
@@ -163,7 +172,16 @@ def test_no_common_class_is_reported(run: Path, digits: Path, tmp_path: Path, ca
 def test_invalid_requests_are_one_line_errors(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], error: str
 ) -> None:
-    arguments = ["finetune", "--data", str(digits), "--out", str(tmp_path / "o"), "--model", "retinanet_lite0"]
+    arguments = [
+        "finetune",
+        "--no-report",
+        "--data",
+        str(digits),
+        "--out",
+        str(tmp_path / "o"),
+        "--model",
+        "retinanet_lite0",
+    ]
     length = [] if "--minutes" in more else ["--steps", "1"]
     assert error in message(capsys, *arguments, *length, *more)
 

@@ -58,7 +58,7 @@ def test_a_config_that_cannot_be_written_stays(run: Path, tmp_path: Path, monkey
 
     monkeypatch.setattr(output, "_replace", full)
     with pytest.raises(OutputError, match=r"config\.py: cannot be written"):
-        finetune(out=folder, resume=True, cfg_options=["schedule.steps=8"])
+        finetune(out=folder, resume=True, cfg_options=["schedule.steps=8"], report=False)
     assert (folder / "config.py").read_bytes() == before
     assert not list(folder.glob(".*.tmp"))
 

@@ -29,6 +29,7 @@ from tldet.cli import (
     study,
     test,
     train,
+    watch,
 )
 
 COMMANDS: dict[str, ModuleType] = {
@@ -38,6 +39,7 @@ COMMANDS: dict[str, ModuleType] = {
     "fewshot": fewshot,
     "pretrain": pretrain,
     "study": study,
+    "watch": watch,
     "test": test,
     "evaluate": evaluate,
     "report": report,

@@ -1,4 +1,4 @@
-"""Class names from a file of the user (``--classes``)."""
+"""Class names of the user (``--classes``): names or a file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tldet.errors import ConfigError
-from tldet.system.inputs import read_file
+from tldet.system.inputs import exists, is_folder, read_file
+
+
+def read_names(given: Sequence[str]) -> tuple[str, ...]:
+    """Read class names from the command line: names, or a file (:func:`read_class_names`), in their order.
+
+    Raises:
+        ConfigError: the file cannot be read, or a name is empty or repeated.
+    """
+    if len(given) == 1 and exists(given[0]) and not is_folder(given[0]):
+        return read_class_names(Path(given[0]))
+    return checked_names(given, "names on the command line")
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:

@@ -6,20 +6,20 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from tldet.engine.progress import Reporter
-from tldet.engine.state import TrainState
-from tldet.engine.step import StepResult
 from tldet.errors import OutputError
 from tldet.system.inputs import exists, read_file
 from tldet.system.memory import device_peak_mb
 from tldet.system.output import naming, write_bytes
+
+if TYPE_CHECKING:  # reading a log needs no torch
+    from tldet.engine.state import TrainState
+    from tldet.engine.step import StepResult
 
 log = logging.getLogger(__name__)
 LOG_NAME = "log.jsonl"  # in the output directory
@@ -76,17 +76,31 @@ def read_log(path: str | Path) -> list[dict[str, Any]]:
     return [record for _, record in _records(path.read_bytes(), path)]
 
 
-def _records(content: bytes, path: Path) -> Iterator[tuple[bytes, dict[str, Any]]]:
-    """Yield each line with its record; stop at an incomplete last line, and with a warning at a damaged line."""
+def parse_log(content: bytes) -> tuple[list[tuple[bytes, dict[str, Any]]], str]:
+    """Parse a ``log.jsonl``.
+
+    Returns:
+        Each line with its record, up to the end, an incomplete last line or the first damaged line; and the problem
+        with a damaged line, "" without one.
+    """
     lines = content.splitlines(keepends=True)
+    found: list[tuple[bytes, dict[str, Any]]] = []
     for number, line in enumerate(lines, 1):
         record = _parsed(line)
         if record is None:
-            if number < len(lines) or line.endswith(b"\n"):
-                text = "%s: line %d is damaged; this line and %d after it are ignored"
-                log.warning(text, path, number, len(lines) - number)
-            return
-        yield line, record
+            incomplete = number == len(lines) and not line.endswith(b"\n")
+            after = len(lines) - number
+            return found, "" if incomplete else f"line {number} is damaged; this line and {after} after it are ignored"
+        found.append((line, record))
+    return found, ""
+
+
+def _records(content: bytes, path: Path) -> list[tuple[bytes, dict[str, Any]]]:
+    """Return each line with its record, and log a problem."""
+    found, problem = parse_log(content)
+    if problem:
+        log.warning("%s: %s", path, problem)
+    return found
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
@@ -123,6 +137,8 @@ class LogWriter:
 
     def step(self, state: TrainState, result: StepResult, lr: float, images: int, seconds: float) -> None:
         """Add the losses and the learning rate of a step to the next line."""
+        import torch
+
         self._images, self._seconds = self._images + images, self._seconds + seconds
         host = {"loss": torch.tensor(result.loss), "grad_norm": torch.tensor(result.norm)}
         state.window.add({**result.parts, **host})

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.coco.checks import shortened
 from tldet.errors import DataError
 from tldet.structures.image import Size
 
@@ -42,6 +43,8 @@ class GroundTruth:
         labeled: (I, K) bool, True for classes annotated on an image; None if all are annotated on all images.
         file_names: I file names, None if unknown.
         unused: id of a dropped supercategory entry; its detections are left out.
+        flagged: (A,) bool, True for objects with ``ignore`` or ``difficult``, which COCO metrics do not ignore; None
+            if these flags were not read.
     """
 
     name: str
@@ -59,6 +62,7 @@ class GroundTruth:
     labeled: Bools | None = None
     file_names: Sequence[str | None] = ()
     unused: int | None = None
+    flagged: Bools | None = None
 
     def image_rank(self) -> dict[Any, int]:
         """Return the rank of each image id."""
@@ -99,6 +103,7 @@ class GroundTruth:
             areas=self.areas[rows],
             crowd=self.crowd[rows],
             segmentations=_take(self.segmentations, rows),
+            flagged=None if self.flagged is None else self.flagged[rows],
         )
 
 
@@ -152,6 +157,29 @@ def join_results(type: Type, parts: Sequence[Results]) -> Results:
     return Results(**columns, segmentations=masks)
 
 
+def restrict_to_classes(truth: GroundTruth, results: Results, names: Sequence[str]) -> tuple[GroundTruth, Results]:
+    """Return both with some of the classes only, in the order of the dataset.
+
+    Raises:
+        DataError: the dataset has no class of a name.
+    """
+    known = list(truth.class_names)
+    for name in names:
+        if name not in known:
+            raise DataError(f"{truth.name}: has no class {name!r} (--classes), only {shortened(known)}")
+    ranks = sorted(known.index(name) for name in names)
+    rows, categories = _keep(truth.categories, ranks, len(known))
+    kept = replace(
+        truth.take(rows),
+        categories=categories,
+        category_ids=[truth.category_ids[rank] for rank in ranks],
+        class_names=[known[rank] for rank in ranks],
+        labeled=None if truth.labeled is None else truth.labeled[:, ranks],
+    )
+    rows, categories = _keep(results.categories, ranks, len(known))
+    return kept, replace(results.take(rows), categories=categories)
+
+
 def labeled_objects(truth: GroundTruth) -> GroundTruth:
     """Return the ground truth without crowd regions and without classes that are not annotated on their image."""
     kept = ~truth.crowd
@@ -169,12 +197,12 @@ def drop_unlabeled(truth: GroundTruth, results: Results) -> tuple[GroundTruth, R
     return truth.take(objects), results.take(found)
 
 
-def _keep(images: Ints, ranks: Sequence[int], count: int) -> tuple[Ints, Ints]:
-    """Return the rows on the images of some ranks, and the new rank of the image of each row."""
+def _keep(column: Ints, ranks: Sequence[int], count: int) -> tuple[Ints, Ints]:
+    """Return the rows of some ranks (of images or classes) of ``count``, and the new rank of each row."""
     renumbered = np.full(count, -1, dtype=np.int64)
     renumbered[list(ranks)] = np.arange(len(ranks))
-    rows = np.flatnonzero(renumbered[images] >= 0)
-    return rows, renumbered[images[rows]]
+    rows = np.flatnonzero(renumbered[column] >= 0)
+    return rows, renumbered[column[rows]]
 
 
 def _take(values: Sequence[Any] | None, rows: Ints) -> list[Any] | None:

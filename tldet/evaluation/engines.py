@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
+from itertools import repeat
 from typing import Any, Literal
 
 import numpy as np
@@ -36,8 +37,8 @@ def score_results(
         result.per_class, result.per_class_ap50 = {}, {}
     if not truth.image_ids or not truth.category_ids:
         return result
-    run = _run_hotcoco if engine == "fast" else _run_pycocotools
-    return _filled(result, *run(truth, results, agnostic), () if agnostic else truth.class_names)
+    found = precision_recall(truth, results, engine, useCats=int(not agnostic))
+    return _filled(result, *found, () if agnostic else truth.class_names)
 
 
 def _empty_result(truth: GroundTruth, engine: Engine, images: int, total: int, scored: int) -> CocoResult:
@@ -141,33 +142,54 @@ def range_metrics(
     truth, results = drop_unlabeled(truth, results)
     if not truth.image_ids or not truth.category_ids:
         return np.full(len(ranges), -1.0), np.full(len(ranges), -1.0), np.full(len(ranges), -1.0)
-    evaluation = _hotcoco_evaluation(truth, results)
-    evaluation.params.areaRng = [list(ends) for ends in ranges]
-    evaluation.params.areaRngLbl = [str(number) for number in range(len(ranges))]
-    evaluation.params.maxDets = [100]
-    evaluation.evaluate()
-    evaluation.accumulate()
-    precision, recall = evaluation.eval["precision"][..., 0], evaluation.eval["recall"][..., 0]
+    labels = [str(number) for number in range(len(ranges))]
+    areas = [list(ends) for ends in ranges]
+    found = precision_recall(truth, results, "fast", areaRng=areas, areaRngLbl=labels, maxDets=[100])
+    precision, recall = (values[..., 0] for values in found)
     values = [(precision[..., r], precision[:1, ..., r], recall[..., r]) for r in range(len(ranges))]
     ap, ap50, ar = zip(*([float(mean_defined(one)) for one in row] for row in values), strict=True)
     return np.array(ap), np.array(ap50), np.array(ar)
 
 
-def _run_hotcoco(truth: GroundTruth, results: Results, agnostic: bool) -> tuple[Floats, Floats]:
-    evaluation = _hotcoco_evaluation(truth, results)
-    evaluation.params.use_cats = not agnostic
-    evaluation.evaluate()
-    evaluation.accumulate()
+def precision_recall(truth: GroundTruth, results: Results, engine: Engine, **params: Any) -> tuple[Floats, Floats]:
+    """Evaluate with some parameters other than COCO's.
+
+    Args:
+        truth: ground truth of at least one image and class.
+        results: detections on these images.
+        engine: "fast" or "pycocotools".
+        params: parameters by their names in pycocotools: ``iouThrs``, ``maxDets``, ``areaRng``, ``useCats``, ...
+
+    Returns:
+        precision (IoU, recall, class, area range, most detections) and recall without the second axis; -1 without
+        ground truth.
+    """
+    prepare = hotcoco_evaluation if engine == "fast" else _pycocotools_evaluation
+    with nullcontext() if engine == "fast" else redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+        evaluation = prepare(truth, results)
+        for name, value in params.items():
+            setattr(evaluation.params, name, value)
+        evaluation.evaluate()
+        evaluation.accumulate()
     evaluated: Any = evaluation.eval
     return evaluated["precision"], evaluated["recall"]
 
 
-def _hotcoco_evaluation(truth: GroundTruth, results: Results) -> Any:
+def hotcoco_evaluation(
+    truth: GroundTruth, results: Results, federated: Sequence[Mapping[str, Any]] | None = None
+) -> Any:
+    """Return the evaluation of hotcoco, before it is run.
+
+    Args:
+        truth: ground truth.
+        results: detections.
+        federated: LVIS keys of each image, to evaluate as lvis-api; None to evaluate as pycocotools.
+    """
     import hotcoco
 
     masks = {} if truth.segmentations is None else {"segmentation": list(truth.segmentations)}
     ground = hotcoco.COCO.from_arrays(
-        _images(truth),
+        [{**image, **more} for image, more in zip(_images(truth), federated or repeat({}), strict=False)],
         _categories(truth),
         truth.images + 1,
         truth.categories + 1,
@@ -181,16 +203,7 @@ def _hotcoco_evaluation(truth: GroundTruth, results: Results) -> Any:
     found = ground.load_res(rows, **masks)
     if len(results):  # set the area of the mask instead of the box
         found.update_anns(ids=np.arange(1, len(results) + 1), area=results.areas)
-    return hotcoco.COCOeval(ground, found, truth.type)
-
-
-def _run_pycocotools(truth: GroundTruth, results: Results, agnostic: bool) -> tuple[Floats, Floats]:
-    with redirect_stdout(io.StringIO()):  # it prints its progress
-        evaluation = _pycocotools_evaluation(truth, results)
-        evaluation.params.useCats = int(not agnostic)
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation.eval["precision"], evaluation.eval["recall"]
+    return hotcoco.COCOeval(ground, found, truth.type, lvis_style=federated is not None)
 
 
 def _pycocotools_evaluation(truth: GroundTruth, results: Results) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import numpy as np
 from msgspec import UNSET
 
@@ -27,13 +28,25 @@ from tldet.text import counted
 _logger = logging.getLogger(__name__)
 
 
-def load_ground_truth(source: CocoSource, type: Type, *, quiet: bool = False) -> GroundTruth:
+class _Flags(msgspec.Struct):
+    """Flags of an annotation that COCO metrics do not use."""
+
+    ignore: int | bool | None = None
+    difficult: int | bool | None = None
+
+
+class _Flagged(msgspec.Struct):
+    annotations: list[_Flags] = msgspec.field(default_factory=list)
+
+
+def load_ground_truth(source: CocoSource, type: Type, *, quiet: bool = False, flags: bool = False) -> GroundTruth:
     """Read and check annotations, from a file or from a dict of the same layout.
 
     Args:
         source: the annotations.
         type: "bbox" or "segm".
         quiet: do not log changes made on reading.
+        flags: also read ``ignore`` and ``difficult`` of the annotations.
 
     Raises:
         DataError: the annotations are invalid; the message names the file and the annotation, image or category.
@@ -66,10 +79,17 @@ def load_ground_truth(source: CocoSource, type: Type, *, quiet: bool = False) ->
         segmentations=None,
         file_names=[image.file_name for image in ordered],
         unused=coco.unused.id if coco.unused else None,
+        flagged=_flagged(source, name)[objects.rows] if flags else None,
     )
     stated = coco.labeled()
     truth = truth if stated is None else replace(truth, labeled=_labeled(truth, [stated[row] for row in images]))
     return _with_areas(truth if type == "bbox" else _with_masks(truth, objects))
+
+
+def _flagged(source: CocoSource, name: str) -> Bools:
+    """Return True for annotations with ``ignore`` or ``difficult``, in the order of the file."""
+    found = read_list(source, _Flagged, name).annotations
+    return np.array([bool(one.ignore or one.difficult) for one in found], np.bool_)
 
 
 def _labeled(truth: GroundTruth, stated: Sequence[Sequence[int] | None]) -> Bools | None:

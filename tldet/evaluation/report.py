@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.evaluation.protocols.result import ProtocolResult, metric_text
 from tldet.system.output import write_json
 from tldet.text import counted, html_table
 
@@ -44,6 +45,7 @@ class CocoResult:
         detections: number of evaluated detections.
         unjudged: number of detections left out because their class is not annotated on their image.
         bbox: result of the boxes, if masks and boxes were evaluated.
+        protocols: results of other protocols by name: "custom", "voc", "lvis".
     """
 
     AP: float = -1.0
@@ -66,18 +68,21 @@ class CocoResult:
     detections: int = 0
     unjudged: int = 0
     bbox: CocoResult | None = None
+    protocols: dict[str, ProtocolResult] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        boxes = "" if self.bbox is None else f"; bbox AP {_shown(self.bbox.AP)}"
+        boxes = "" if self.bbox is None else f"; bbox AP {metric_text(self.bbox.AP)}"
         over = f"{counted(self.images, 'image')}, {counted(len(self.per_class), 'class', 'classes')}"
-        return f"CocoResult({self.type} AP {_shown(self.AP)}, AP50 {_shown(self.AP50)}{boxes}; {over})"
+        return f"CocoResult({self.type} AP {metric_text(self.AP)}, AP50 {metric_text(self.AP50)}{boxes}; {over})"
 
     def _repr_html_(self) -> str:
-        each = ((name, _shown(ap), _shown(self.per_class_ap50.get(name, -1.0))) for name, ap in self.per_class.items())
-        rows = [("all", _shown(self.AP), _shown(self.AP50)), *each]
-        note = ", ".join(f"{name} {_shown(value)}" for name, value in self.numbers().items())
-        boxes = "" if self.bbox is None else self.bbox._repr_html_()
-        return html_table(self._title(), ("class", "AP", "AP50"), rows, note) + boxes
+        pairs = {"all": (self.AP, self.AP50)}
+        pairs |= {name: (ap, self.per_class_ap50.get(name, -1.0)) for name, ap in self.per_class.items()}
+        rows = [(name, *map(metric_text, pair)) for name, pair in pairs.items()]
+        note = ", ".join(f"{name} {metric_text(value)}" for name, value in self.numbers().items())
+        more = self._more()
+        parts = "".join(one._repr_html_() for one in more)
+        return html_table(self._title(), ("class", "AP", "AP50"), rows, note) + parts
 
     def _title(self) -> str:
         left = f"; {self.unjudged} of a class not annotated on its image left out" if self.unjudged else ""
@@ -88,10 +93,16 @@ class CocoResult:
         return {name: getattr(self, name) for name in METRICS}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the metrics, ``per_class``, ``unjudged`` if any, and the metrics of the boxes as ``bbox``."""
+        """Return the metrics and ``per_class``; if there are any, ``unjudged``, ``bbox`` and ``protocols``."""
         boxes = {} if self.bbox is None else {"bbox": self.bbox.to_dict()}
         unjudged = {"unjudged": self.unjudged} if self.unjudged else {}
-        return {**self.numbers(), "per_class": dict(self.per_class), **unjudged, **boxes}
+        protocols = {name: one.to_dict() for name, one in self.protocols.items()}
+        more = {**unjudged, **boxes, **({"protocols": protocols} if protocols else {})}
+        return {**self.numbers(), "per_class": dict(self.per_class), **more}
+
+    def _more(self) -> list[CocoResult | ProtocolResult]:
+        """Return the results of the boxes and of other protocols."""
+        return [*([self.bbox] if self.bbox is not None else []), *self.protocols.values()]
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write :meth:`to_dict` as JSON at full precision.
@@ -108,8 +119,9 @@ class CocoResult:
         return cls(**{**kept, "bbox": None if boxes is None else cls.of(boxes)})
 
     def tables(self) -> list[Table]:
-        """Return :meth:`table`, and the table of the boxes if both were evaluated."""
-        return [self.table(), *([self.bbox.table()] if self.bbox is not None else [])]
+        """Return :meth:`table`, and the tables of the boxes, if both were evaluated, and of other protocols."""
+        more = self._more()
+        return [self.table(), *(one.table() for one in more)]
 
     def table(self) -> Table:
         """Return a rich table of the classes and the twelve metrics."""
@@ -121,17 +133,13 @@ class CocoResult:
         shown.add_column("AP", justify="right")
         shown.add_column("AP50", justify="right")
         for name, value in self.per_class.items():
-            shown.add_row(Text(name), _shown(value), _shown(self.per_class_ap50.get(name, -1.0)))
+            shown.add_row(Text(name), metric_text(value), metric_text(self.per_class_ap50.get(name, -1.0)))
         shown.add_section()
-        shown.add_row("all", _shown(self.AP), _shown(self.AP50), style="bold")
+        shown.add_row("all", metric_text(self.AP), metric_text(self.AP50), style="bold")
         shown.add_section()
         for name in METRICS[2:]:
-            shown.add_row(name, _shown(getattr(self, name)), "")
+            shown.add_row(name, metric_text(getattr(self, name)), "")
         return shown
-
-
-def _shown(value: float) -> str:
-    return "-" if value < 0 else f"{value:.3f}"
 
 
 def summarize(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> dict[str, float]:

@@ -44,6 +44,24 @@ def locked(folder: str | Path) -> Iterator[None]:
                 one.rmdir()
 
 
+def in_use(folder: Path) -> bool:
+    """Return True if a process has locked a folder; True also if this cannot be found out."""
+    from filelock import FileLock, Timeout
+
+    path = folder / LOCK_NAME
+    if not path.exists():
+        return False
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except OSError:  # of another user, or on a file system without locks
+        return True
+    lock.release()
+    return False
+
+
 @contextlib.contextmanager
 def waiting_lock(path: Path) -> Iterator[None]:
     """Hold a lock file, which is removed afterwards; wait while another process holds it.

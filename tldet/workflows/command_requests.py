@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from tldet.errors import ConfigError
 from tldet.workflows.options import (
     ABOVE_0,
+    COUNT,
     REQUIRED,
+    SHARE,
     described,
     device_option,
     format_option,
@@ -81,7 +84,35 @@ class EvaluateRequest(Request):
     dt: CocoSource = field(kw_only=False, metadata=described("detections, COCO results JSON", metavar="JSON"))
     type: Type = option("type of detections to evaluate (default: bbox)", default="bbox", choices=["bbox", "segm"])
     engine: Engine = option(_ENGINE, default="fast", choices=["fast", "pycocotools"])
+    iou: Sequence[float] = option(
+        "also evaluate at these IoU thresholds instead of 0.50 to 0.95", float, metavar="T", many=True, interval=SHARE
+    )
+    max_dets: Sequence[int] = option(
+        "also evaluate with these numbers of detections per image, one or three, instead of 1, 10 and 100; AP is that "
+        "with the largest one",
+        int,
+        metavar="N",
+        many=True,
+        interval=COUNT,
+    )
+    classes: Sequence[str] = option(
+        "also evaluate on these classes only: names, or a file with them (one per line, a JSON list or COCO JSON)",
+        metavar="NAME",
+        many=True,
+    )
+    voc: bool = option("also compute the mAP of Pascal VOC 2010 at IoU 0.5", bool)
+    lvis: bool = option("also compute the metrics of LVIS, which need its keys in --gt", bool)
+    per_image: str | Path | None = option(
+        "output file of the errors of each image at IoU 0.5, CSV; of --classes, if given", metavar="FILE", file=True
+    )
     json: str | Path | None = option("output file of the metrics, JSON", metavar="FILE", file=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.max_dets)) not in (0, 1, 3):
+            raise ConfigError("--max-dets takes one or three different numbers")
+        if self.voc and self.type != "bbox":
+            raise ConfigError("--voc evaluates boxes; leave out --type segm")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from tldet import checkpoint
+from tldet.coco.class_files import read_names
 from tldet.config import Config, read_config
 from tldet.errors import CheckpointError, ConfigError
 from tldet.models.detector import Detector, build_detector
 from tldet.system.output import check_output
 from tldet.transfer.class_match import few
 from tldet.transfer.interop.adapt import adapted
-from tldet.transfer.interop.classes import FileClasses, classes_of, coco_ids, read_names
+from tldet.transfer.interop.classes import FileClasses, classes_of, coco_ids
 from tldet.transfer.interop.foreign import Foreign, fill, read_foreign, settings_in, translate
 from tldet.transfer.interop.known import KNOWN, Known, known_layout, layout_named
 from tldet.transfer.interop.mmdet_config import MmdetSettings

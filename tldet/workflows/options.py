@@ -157,6 +157,16 @@ def threads_option() -> Any:
     )
 
 
+def report_option() -> Any:
+    """Return the field of ``report``, of commands that train one model."""
+    return option(
+        "do not write report.html, curves.png and samples (drawn validation images) at the end",
+        bool,
+        default=True,
+        recorded=False,
+    )
+
+
 def format_option() -> Any:
     """Return the field of ``format``, the name of an annotation format; None detects it."""
     return option("annotation format: coco, yolo, voc, ... (default: detected); see docs/formats.md", metavar="NAME")

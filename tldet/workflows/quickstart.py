@@ -15,7 +15,8 @@ from tldet.evaluation.report import CocoResult
 from tldet.inference.loading import load
 from tldet.inference.writer import VideoWriter
 from tldet.text import counted
-from tldet.visualize.drawing import draw, grid, plot_curves
+from tldet.visualize.curves import plot_curves
+from tldet.visualize.drawing import draw, grid
 from tldet.workflows.command_requests import QuickstartRequest
 from tldet.workflows.predict.outputs import write_image
 from tldet.workflows.predict.predict import predict

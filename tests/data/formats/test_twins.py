@@ -78,7 +78,7 @@ def _train(twins: Path, name: str, out: Path, classes: Path) -> tuple[dict[str, 
     settings = {"out": out, "model": "faster_rcnn_lite0", "steps": 2, "classes": classes, "scratch": True}
     options = ["training.precision=fp32", "training.log_every=1", "training.validate_every=None"]
     voc = {"voc_boxes": "continuous"} if name == "voc" else {}
-    outcome = finetune(twins / TWINS[name], **settings, **voc, batch_size=2, cfg_options=options)
+    outcome = finetune(twins / TWINS[name], **settings, **voc, batch_size=2, cfg_options=options, report=False)
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     state = torch.load(outcome.trained(), weights_only=True)["model"]
     return state, next(line for line in lines if "loss" in line)

@@ -17,9 +17,10 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn, fcos_resnet50_
 
 from tldet import checkpoint
 from tldet.cli.main import main
+from tldet.coco.class_files import read_names
 from tldet.errors import CheckpointError, ConfigError
 from tldet.transfer.initial_weights import open_initial
-from tldet.transfer.interop.classes import BACKGROUND_NAME, read_names
+from tldet.transfer.interop.classes import BACKGROUND_NAME
 from tldet.transfer.interop.foreign import layout_in, read_foreign
 from tldet.transfer.interop.wrapped import detector_prefix
 from tldet.transfer.safe_unpickle.archives import read_archive

@@ -46,7 +46,15 @@ def base(digits: Path, parts: Path) -> Path:
     """A detector of eight digits after two steps."""
     given: dict[str, Any] = {"train": parts / "old.json", "images": digits / "train"}
     options = [*SMALL, "optimizer.lr=0.004", f"data.val.images={str(digits / 'train')!r}"]
-    finetune(out=parts / "base", model="retinanet_lite0", val=parts / "old.json", steps=2, cfg_options=options, **given)
+    finetune(
+        out=parts / "base",
+        model="retinanet_lite0",
+        val=parts / "old.json",
+        steps=2,
+        cfg_options=options,
+        **given,
+        report=False,
+    )
     return parts / "base" / "best.pt"
 
 
@@ -59,7 +67,7 @@ def requested(digits: Path, parts: Path) -> dict[str, Any]:
 def whole(digits: Path, parts: Path, base: Path) -> Path:
     """A run of four steps, a checkpoint of each; the teacher's every guess counts."""
     options = [*EACH_STEP, "distill.score_thr=0.012", "distill.ignore_score_thr=0.01", "training.log_every=1"]
-    extend(base, **requested(digits, parts), out=parts / "whole", steps=4, seed=3, cfg_options=options)
+    extend(base, **requested(digits, parts), out=parts / "whole", steps=4, seed=3, cfg_options=options, report=False)
     return parts / "whole"
 
 
@@ -92,7 +100,7 @@ def test_a_resumed_run_is_the_same(whole: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "out").glob("*.pt"):
         if path.name != "step_00000002.pt":
             path.unlink()
-    extend(out=tmp_path / "out", resume=True)
+    extend(out=tmp_path / "out", resume=True, report=False)
     ours, theirs = (checkpoint.load_checkpoint(folder / "step_00000004.pt") for folder in (tmp_path / "out", whole))
     for part in ("model", "ema"):
         assert list(ours[part]) == list(theirs[part])
@@ -111,7 +119,15 @@ def test_plain_fine_tuning_and_the_command(
     digits: Path, parts: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     truth = digits / "train" / "_annotations.coco.json"
-    arguments = ["extend", str(base), "--train", str(parts / "new.json"), "--images", str(digits / "train")]
+    arguments = [
+        "extend",
+        "--no-report",
+        str(base),
+        "--train",
+        str(parts / "new.json"),
+        "--images",
+        str(digits / "train"),
+    ]
     arguments += ["--val", str(parts / "new.json"), "--old-val", str(truth), "--old-val-images", str(digits / "train")]
     arguments += ["--replay", str(parts / "old.json"), "--replay-images", str(digits / "train")]
     assert main([*arguments, "--out", str(tmp_path / "o"), "--no-distill", "--steps", "1"]) == 0
@@ -140,7 +156,7 @@ def test_a_changed_or_missing_teacher(
     shutil.copyfile(whole / "best.pt", moved)
     assert f"distill.teacher: {moved} has changed since the run was started (SHA-256" in message(capsys, *resume)
     shutil.copyfile(base, moved)
-    assert main(["extend", *resume]) == 0, "the same file elsewhere is the same teacher"
+    assert main(["extend", "--no-report", *resume]) == 0, "the same file elsewhere is the same teacher"
 
 
 def test_invalid_requests_are_one_line_errors(

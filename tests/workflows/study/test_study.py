@@ -154,6 +154,7 @@ def test_a_study(digits: Path, tmp_path: Path) -> None:
         assert run["numbers"] == scored.numbers()
         assert checkpoint.steps_in(folder) == []
     frozen = checkpoint.load_checkpoint(out / "runs" / "frozen_fraction1_seed0" / "best.pt")
+    assert not list(out.rglob("report.html")), "runs of a study write no report"
     assert frozen["config"]["freeze"] == {"layers": ["backbone"]}
     before = {path: path.stat().st_mtime_ns for path in out.rglob(RESULT_NAME)}
     assert len(before) == 2
@@ -176,7 +177,7 @@ def test_one_json_is_split_once_for_all_runs(digits: Path, tmp_path: Path) -> No
 def test_a_run_killed_before_its_result_resumes(digits: Path, tmp_path: Path) -> None:
     job = make_plan("transfer", request_of(digits, tmp_path / "s"), transfer_variants(["frozen"])).jobs[0]
     job.save()
-    finetune(out=job.folder, steps=3, **job.call)
+    finetune(out=job.folder, steps=3, **job.call, report=False)
     log = (job.folder / "log.jsonl").read_bytes()
     assert execute(job)["steps"] == 3
     assert (job.folder / "log.jsonl").read_bytes() == log, "nothing was trained again"

@@ -108,10 +108,10 @@ def test_finetune_finds_the_batch_size_for_the_selected_device(digits: Path, mon
 def test_a_resumed_run_keeps_its_batch_size(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["data.loader.batch_size=auto", "training.precision=fp32", "training.checkpoint_every=0.25"]
     monkeypatch.setattr("tldet.workflows.training.batch_size.measure_batch_size", lambda *_, **__: 3)
-    finetune(digits, out=tmp_path / "run", model="retinanet_lite0", steps=2, cfg_options=options)
+    finetune(digits, out=tmp_path / "run", model="retinanet_lite0", steps=2, cfg_options=options, report=False)
     saved = checkpoint.load_checkpoint(tmp_path / "run" / "step_00000002.pt")
     assert saved["config"]["data"]["loader"]["batch_size"] == 3
     monkeypatch.setattr("tldet.workflows.training.batch_size.measure_batch_size", lambda *_, **__: pytest.fail("again"))
-    finetune(out=tmp_path / "run", resume=True, cfg_options=["schedule.steps=3"])
+    finetune(out=tmp_path / "run", resume=True, cfg_options=["schedule.steps=3"], report=False)
     saved = checkpoint.load_checkpoint(tmp_path / "run" / "step_00000003.pt")
     assert saved["config"]["data"]["loader"]["batch_size"] == 3

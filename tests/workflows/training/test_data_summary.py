@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tldet.data.dataset import CocoDataset
-from tldet.workflows.training.data_summary import log_splits, split_line
+from tldet.workflows.training.data_summary import split_line, split_lines
 
 
 def dataset(folder: Path, objects: list[tuple[int, int, int]], classes: int, images: int = 3) -> CocoDataset:
@@ -53,8 +53,8 @@ def test_a_fault_in_the_test_split_is_a_warning(tmp_path: Path, caplog: pytest.L
     caplog.set_level(logging.INFO)
     found = dataset(tmp_path, [(1, 1, 0)], 1, 1)
     section = {"type": "CocoDataset", "annotations": str(tmp_path / "a.json"), "images": str(tmp_path)}
-    log_splits(found, None, section)
+    split_lines(found, None, section)
     assert [line.partition(":")[0] for line in caplog.messages] == ["train", "test"]
-    log_splits(found, None, {**section, "annotations": str(tmp_path / "gone.json")})
+    split_lines(found, None, {**section, "annotations": str(tmp_path / "gone.json")})
     assert caplog.messages[-1].startswith("test split: ")
     assert "gone.json" in caplog.messages[-1]

@@ -62,7 +62,7 @@ def few(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A short run left alone."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    pretrain(few, out=out, backbone=NAME, steps=8, seed=3, cfg_options=FULL)
+    pretrain(few, out=out, backbone=NAME, steps=8, seed=3, cfg_options=FULL, report=False)
     return out
 
 
@@ -71,7 +71,7 @@ def test_a_short_run_reduces_the_loss(crops: Path, tmp_path: Path) -> None:
     options = ["data.loader.batch_size=16", "data.train.transforms.1.p=0.0", "data.train.transforms.0.scale=[0.6, 1.0]"]
     options += ["model.backbone.out_strides=[4]", "model.classifier.mixup=0.0", "model.classifier.cutmix=0.0"]
     options += ["optimizer.lr=0.002", "training.ema=0.95", "training.precision=fp32"]
-    outcome = pretrain(crops, out=tmp_path / "out", backbone="resnet18", steps=60, cfg_options=options)
+    outcome = pretrain(crops, out=tmp_path / "out", backbone="resnet18", steps=60, cfg_options=options, report=False)
     assert outcome.train.best is not None
     assert outcome.train.best > 0.8
     assert outcome.train.metrics["val_loss"] < 0.5
@@ -104,10 +104,10 @@ def test_a_run_broken_off_twice_equals_the_run_left_alone(
         start: dict[str, Any] = {"data": few, "backbone": NAME, "steps": 8, "seed": 3, "cfg_options": FULL}
         given = {"resume": True} if out.exists() else start
         with pytest.raises(RuntimeError, match="as if killed"):
-            pretrain(out=out, **given)
+            pretrain(out=out, **given, report=False)
     monkeypatch.setattr(loop, "_step", step)
     assert not (out / "step_00000008.pt").exists()
-    pretrain(out=out, resume=True)
+    pretrain(out=out, resume=True, report=False)
     for name in ("step_00000008.pt", "best.pt"):
         ours, theirs = checkpoint.load_checkpoint(whole / name), checkpoint.load_checkpoint(out / name)
         for state in (ours, theirs):
@@ -147,7 +147,7 @@ def test_finetuning_starts_from_it(whole: Path, digits: Path, tmp_path: Path, ca
     path = whole / "backbone.safetensors"
     options = ["data.loader.batch_size=2", "training.precision=fp32"]
     model = {"model": "retinanet_lite0", "backbone": NAME, "weights": path}
-    finetune(digits, out=tmp_path / "out", **model, steps=1, cfg_options=options)
+    finetune(digits, out=tmp_path / "out", **model, steps=1, cfg_options=options, report=False)
     assert f"initial weights {path} (pre-trained on" in caplog.text
     assert "none newly initialized, none unused" in caplog.text
     assert checkpoint.load_checkpoint(tmp_path / "out" / "best.pt")["meta"]["weights_source"] == str(path)
@@ -156,7 +156,7 @@ def test_finetuning_starts_from_it(whole: Path, digits: Path, tmp_path: Path, ca
 def test_pretraining_continues_from_weights(whole: Path, few: Path, tmp_path: Path) -> None:
     path = whole / "backbone.safetensors"
     options = [*FAST, f"model.backbone.weights={path}", "optimizer.lr=1e-12"]
-    outcome = pretrain(few, out=tmp_path / "out", backbone=NAME, steps=1, cfg_options=options)
+    outcome = pretrain(few, out=tmp_path / "out", backbone=NAME, steps=1, cfg_options=options, report=False)
     assert outcome.backbone is not None
     before, after = load_file(path), load_file(outcome.backbone)
     assert all(torch.allclose(before[n], after[n], atol=1e-6) for n in before if n.endswith("weight"))
@@ -174,7 +174,7 @@ def test_a_classifier_is_no_detector(whole: Path) -> None:
 
 def test_norms_behind_the_given_maps_stay_behind(few: Path, tmp_path: Path) -> None:
     """A network without BatchNorm trains with a norm on its last map; a detector has others, of other levels."""
-    outcome = pretrain(few, out=tmp_path / "out", backbone="convnext_atto", steps=1, cfg_options=FAST)
+    outcome = pretrain(few, out=tmp_path / "out", backbone="convnext_atto", steps=1, cfg_options=FAST, report=False)
     assert outcome.backbone is not None
     backbone = build(BACKBONES, find_backbone("convnext_atto").config((8, 16, 32)))
     report = load_backbone_weights(backbone, str(outcome.backbone))
@@ -185,7 +185,7 @@ def test_norms_behind_the_given_maps_stay_behind(few: Path, tmp_path: Path) -> N
 
 def test_a_recipe_of_pretraining_is_no_model_to_finetune(digits: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--model pretrain/lite0_imagenet: is not a recipe of a detector"):
-        finetune(digits, out=tmp_path / "o", model="pretrain/lite0_imagenet", steps=1)
+        finetune(digits, out=tmp_path / "o", model="pretrain/lite0_imagenet", steps=1, report=False)
 
 
 def test_no_length_trains_the_recipes_epochs(whole: Path) -> None:
@@ -198,7 +198,7 @@ def test_no_length_trains_the_recipes_epochs(whole: Path) -> None:
 
 def message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """The one line of a command that ends with exit code 2."""
-    code = main(["pretrain", "--steps", "1", *arguments])
+    code = main(["pretrain", "--no-report", "--steps", "1", *arguments])
     err = capsys.readouterr().err
     lines = [line for line in err.splitlines() if "error:" in line]
     assert (code, len(lines)) == (2, 1), err
@@ -229,7 +229,7 @@ def test_bad_input_is_a_one_line_error(
     assert "contains an earlier run" in message(capsys, "--data", str(few), "--out", str(whole))
     assert "other arguments: --steps " in message(capsys, "--out", str(whole), "--resume")
     with pytest.raises(TrainingError, match="nothing to resume"):
-        pretrain(out=tmp_path / "new", resume=True)
+        pretrain(out=tmp_path / "new", resume=True, report=False)
 
 
 def test_a_broken_image_ends_in_one_line(few: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -261,7 +261,9 @@ def test_the_reported_metrics_are_those_of_the_exported_weights(
     text = io.StringIO()
     options = [*FULL, "training.best_metric='top5'", "training.validate_every=0.5"]
     console = Console(file=text, width=200)
-    outcome = pretrain(few, out=tmp_path / "out", backbone=NAME, steps=8, cfg_options=options, console=console)
+    outcome = pretrain(
+        few, out=tmp_path / "out", backbone=NAME, steps=8, cfg_options=options, console=console, report=False
+    )
     assert outcome.metrics["top5"] == 0.9 > outcome.train.metrics["top5"]
     assert f"weights of step {outcome.train.best_step}: top-1 0.5000, top-5 0.9000" in text.getvalue()
     assert about(tmp_path / "out")["top1"] == "0.5000"

@@ -24,7 +24,7 @@ def started(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, *options: st
     """The config that a fine-tuning is started with."""
     with monkeypatch.context() as patched:
         patched.setattr("tldet.workflows.training.finetune.run_training", lambda used, *_, **__: used)
-        return finetune(data, out=out, model="retinanet_lite0", cfg_options=options).data  # type: ignore[attr-defined]
+        return finetune(data, out=out, model="retinanet_lite0", cfg_options=options, report=False).data  # type: ignore[attr-defined]
 
 
 def test_the_given_batch_size_counts_steps(

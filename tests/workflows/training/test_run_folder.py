@@ -24,7 +24,18 @@ NOTE = "# {folder}: {path}\n"
 
 
 def finetune(data: Path, out: Path, *more: str) -> list[str]:
-    given = ["finetune", "--data", str(data), "--out", str(out), "--model", "retinanet_lite0", "--steps", "1"]
+    given = [
+        "finetune",
+        "--no-report",
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        "--model",
+        "retinanet_lite0",
+        "--steps",
+        "1",
+    ]
     return [*given, "--batch-size", "2", "--precision", "fp32", *more]
 
 
@@ -56,7 +67,7 @@ def test_one_command_starts_a_run_and_resumes_it(
             [*job, other, "2"] if other != "--epochs" else ["finetune", "--out", str(out), "--resume", other, "2"]
         )
         assert shown in message(capsys, arguments, 2)
-    longer = ["finetune", "--out", str(out), "--resume", "--cfg-options", "schedule.steps=2"]
+    longer = ["finetune", "--no-report", "--out", str(out), "--resume", "--cfg-options", "schedule.steps=2"]
     assert "after step 1" in message(capsys, longer)
     assert checkpoint.step_path(out, 2).exists()
 
@@ -67,7 +78,7 @@ def test_train_starts_or_resumes_a_run(
     out = tmp_path / "out"
     best = str(run / "best.pt")
     monkeypatch.chdir(run)
-    job = ["train", str(run / "config.py"), "--work-dir", str(out), "--resume", "--init-from", "best.pt"]
+    job = ["train", "--no-report", str(run / "config.py"), "--work-dir", str(out), "--resume", "--init-from", "best.pt"]
     job += ["--device", "cpu", "--precision", "fp32", "--cfg-options", "schedule.steps=1"]
     assert f"--resume: no checkpoint in {out} yet; starting the run" in message(capsys, job)
     assert checkpoint.load_checkpoint(out / "best.pt")["meta"]["weights_source"] == best

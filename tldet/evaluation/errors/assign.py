@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tldet.evaluation.columns import Bools, Floats, GroundTruth, Ints, Results, drop_unlabeled
 from tldet.evaluation.errors.match import best_of_each, match_detections, matchable
-from tldet.evaluation.errors.overlaps import Pairs, overlapping_pairs
+from tldet.evaluation.errors.overlaps import Pairs, largest, overlapping_pairs
 
 HIT, CLS, LOC, BOTH, DUPE, BKG, IGNORED = range(7)  # kinds of detections
 KINDS = ("Hit", "Cls", "Loc", "Both", "Dupe", "Bkg", "Ignored")
@@ -105,17 +105,10 @@ def _explain(
     )
     false = kinds == BKG
     for kind, fits in rules:
-        best = _best(pairs.take(fits))
+        best = largest(pairs.take(fits))
         rows = false[best.detections]
         if kind == LOC:  # the best object of the class must lie between the limits
             rows &= (best.ious >= background) & (best.ious <= iou)
         chosen = best.take(rows)
         kinds[chosen.detections], ious[chosen.detections] = kind, chosen.ious
         objects[chosen.detections] = -1 if kind == BOTH else chosen.objects
-
-
-def _best(pairs: Pairs) -> Pairs:
-    """Return the pair of the largest IoU of each detection, the first of equal ones."""
-    order = np.lexsort((pairs.objects, -pairs.ious, pairs.detections))
-    ordered = pairs.take(order)
-    return ordered.take(np.flatnonzero(np.diff(ordered.detections, prepend=-1)))

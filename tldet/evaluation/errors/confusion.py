@@ -13,7 +13,8 @@ def confusion_matrix(assigned: Assigned, score: float) -> Ints:
     """Count the objects of each class by the class that they are detected as.
 
     Detections with a score of at least ``score`` are matched with objects of any class, the best score first, each with
-    the free object of the largest IoU, if that reaches the IoU threshold of ``assigned``.
+    the free object of the largest IoU, if that reaches the IoU threshold of ``assigned``. hotcoco has the same rule;
+    supervision matches pairs of the same class first, then by IoU.
 
     Args:
         assigned: the detections; crowd regions and detections in them are left out.

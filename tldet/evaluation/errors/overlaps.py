@@ -47,6 +47,13 @@ def overlapping_pairs(truth: GroundTruth, results: Results) -> Pairs:
     return Pairs(detections, objects, ious).take(sorted_rows)
 
 
+def largest(pairs: Pairs) -> Pairs:
+    """Return the pair of the largest IoU of each detection, the first of equal ones."""
+    order = np.lexsort((pairs.objects, -pairs.ious, pairs.detections))
+    ordered = pairs.take(order)
+    return ordered.take(np.flatnonzero(np.diff(ordered.detections, prepend=-1)))
+
+
 def _box_pairs(truth: GroundTruth, results: Results, order: Ints, starts: Ints) -> Iterator[tuple[Ints, Ints, Floats]]:
     counts = (starts[1:] - starts[:-1])[results.images]
     for some in np.array_split(np.arange(len(results)), 1 + int(counts.sum()) // _AT_ONCE):

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from tldet.coco.class_files import checked_names, read_class_names
 from tldet.errors import ConfigError
-from tldet.system.inputs import exists, is_folder
 from tldet.text import counted
 from tldet.transfer.interop.known import Known
 
@@ -90,19 +87,6 @@ def _given_classes(names: Sequence[str], count: int, *, background: bool) -> Fil
             f"--classes: {counted(len(names), 'name')} for a model with {counted(count, 'class', 'classes')}{besides}"
         )
     return replace(_with_ids(tuple(names)), source="--classes")
-
-
-def read_names(given: Sequence[str]) -> tuple[str, ...]:
-    """Read class names from the command line: names, or a file (:func:`~tldet.coco.class_files.read_class_names`).
-
-    The names must be in the order of the classifier's rows.
-
-    Raises:
-        ConfigError: the file cannot be read, or a name is empty or repeated.
-    """
-    if len(given) == 1 and exists(given[0]) and not is_folder(given[0]):
-        return read_class_names(Path(given[0]))
-    return checked_names(given, "names on the command line")
 
 
 def _torchvision_classes(count: int, first: int) -> FileClasses:

@@ -18,8 +18,13 @@ def jpeg_url(image: ImageArray, quality: int) -> str:
         image: the image.
         quality: quality of the JPEG, 0 to 100.
     """
-    content = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return f"data:image/jpeg;base64,{base64.b64encode(content.tobytes()).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg(image, quality)).decode()}"
+
+
+def jpeg(image: ImageArray, quality: int) -> bytes:
+    """Return an RGB image (H, W, 3) as JPEG of a quality of 0 to 100."""
+    content: bytes = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    return content
 
 
 def mask_outline(mask: NDArray[np.uint8], tolerance: float = 0.0) -> str:

@@ -1,6 +1,6 @@
 """Plots of a report, drawn by matplotlib as SVG and PNG.
 
-Colors are those of Okabe and Ito 2008 that are readable on white; lines also differ in their dashes, for print.
+Colors are those of Okabe and Ito 2008 that are readable on white; lines also differ in dashes or markers, for print.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 Values = Sequence[Any] | NDArray[Any]
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-_DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 1)))
+DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P")
 _INK = "#01020a"  # text and axes; the color of the text on a page
 _SIZE = (4.4, 3.3)  # inches, so that text is readable on a narrow display
 _BARS, _LABELED = 12, 25  # bars and classes of a matrix that fit the normal size
@@ -81,15 +82,15 @@ def svg(plot: Plot, *, page: bool = False) -> str:
 
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": plot.name}):
-        _figure(plot).savefig(file, format="svg", transparent=page, metadata={"Date": None, "Creator": None})
+        _figure([plot]).savefig(file, format="svg", transparent=page, metadata={"Date": None, "Creator": None})
     text = file.getvalue()
     return _for_page(text, plot) if page else text.replace(_INK, "#000000")
 
 
-def png(plot: Plot) -> bytes:
-    """Return a plot as PNG."""
+def png(*plots: Plot) -> bytes:
+    """Return plots as PNG; several stand side by side, with their titles."""
     file = io.BytesIO()
-    _figure(plot).savefig(file, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
+    _figure(plots).savefig(file, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None})
     return file.getvalue()
 
 
@@ -105,19 +106,31 @@ def _for_page(text: str, plot: Plot) -> str:
     )
 
 
-def _figure(plot: Plot) -> Any:
+def _figure(plots: Sequence[Plot]) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=_size(plot), layout="constrained")
+    widths, heights = zip(*(_size(plot) for plot in plots), strict=True)
+    figure = Figure(figsize=(sum(widths), max(heights)), layout="constrained")
     FigureCanvasAgg(figure)
+    if len(plots) == 1:
+        _draw(figure, plots[0])
+        return figure
+    parts = figure.subfigures(1, len(plots), width_ratios=widths, squeeze=False)[0]
+    for part, plot in zip(parts, plots, strict=True):
+        part.suptitle(plot.title, fontsize=10, color=_INK)
+        _draw(part, plot)
+    return figure
+
+
+def _draw(figure: Any, plot: Plot) -> None:
+    """Draw a plot in an empty figure or part of one."""
     axes = figure.subplots()
     {"lines": _lines, "bars": _bars, "matrix": _matrix}[plot.kind](axes, plot)
     _paint(axes, plot)
     names = [one for one in plot.series if one.name]
     if plot.kind != "matrix" and len(names) > 1:
         figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False, labelcolor=_INK)
-    return figure
 
 
 def _size(plot: Plot) -> tuple[float, float]:
@@ -130,7 +143,7 @@ def _size(plot: Plot) -> tuple[float, float]:
 
 def _lines(axes: Any, plot: Plot) -> None:
     for number, one in enumerate(plot.series):
-        style = {"color": COLORS[number % len(COLORS)], "linestyle": _DASHES[number % len(_DASHES)]}
+        style = {"color": COLORS[number % len(COLORS)], "linestyle": DASHES[number % len(DASHES)]}
         axes.plot(one.x, one.y, **style, marker=one.marker, markersize=4, linewidth=1.6, label=one.name)
         if len(one.low):
             axes.fill_between(one.x, one.low, one.high, color=style["color"], alpha=0.2, linewidth=0)

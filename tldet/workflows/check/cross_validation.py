@@ -40,7 +40,7 @@ def cross_validate(
         log.info("fold %d of %d", number, count)
         length: dict[str, Any] = {} if request.length is None else request.length.section()
         options: dict[str, Any] = {"out": folder / f"fold{number}", "resume": True, "device": request.device, **length}
-        checkpoint = finetune(data, console=request.console, **options).trained()
+        checkpoint = finetune(data, console=request.console, report=False, **options).trained()
         chosen = _positions(records, data / "val.json")
         yield from label_errors(records, load(checkpoint, request.device), request.score, track, chosen)
 

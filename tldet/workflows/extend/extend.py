@@ -71,7 +71,7 @@ def extend(request: ExtendRequest) -> ExtendReport:
             report = ExtendReport(data.old, data.new, _before(path, data, request.on_bad_image, _device(used)))
             report.save(folder)
             files = RunFiles(folder, used.dump(), _NOTE, request.record())
-            outcome = run_training(used, request, folder, files=files)
+            outcome = run_training(used, request, folder, files=files, report=request.report)
         return _finish(report, outcome, used, request.console)
 
 
@@ -129,7 +129,8 @@ def _before(path: Path, data: ExtendData, on_bad_image: str | None, device: str)
 
 def _resumed(request: ExtendRequest, stored: StoredRun) -> ExtendReport:
     report = read_report(request.folder)
-    outcome = run_training(stored.config, request, request.folder, resume=stored.resume, files=stored.files)
+    folder, resume = request.folder, stored.resume
+    outcome = run_training(stored.config, request, folder, resume=resume, files=stored.files, report=request.report)
     return _finish(report, outcome, stored.config, request.console)
 
 

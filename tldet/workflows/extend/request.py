@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tldet.workflows.options import described, option
+from tldet.workflows.options import described, option, report_option
 from tldet.workflows.training.request import MatchOptions
 from tldet.workflows.training.run_options import (
     BadImageOption,
@@ -20,6 +20,8 @@ from tldet.workflows.training.run_options import (
 @dataclass(frozen=True, kw_only=True)
 class ExtendRequest(TrainingDataOptions, NewRunOptions, LengthOptions, BadImageOption, MatchOptions, SettingsOptions):
     """Arguments of ``tldet extend``."""
+
+    report: bool = report_option()
 
     checkpoint: str | Path | None = field(
         default=None,

@@ -60,9 +60,16 @@ def check_outputs(request: ReportOptions, inputs: list[object], more: list[str |
         check_output(path, inputs)
 
 
-def make_detector_report(source: DetectionSource, found: Analysis) -> Report:
-    """Return the report on one detector."""
-    sections = [*accuracy_sections(found), images_section(found, source.read, WORST), *run_sections(source)]
+def make_detector_report(source: DetectionSource, found: Analysis, images: int = WORST) -> Report:
+    """Return the report on one detector.
+
+    Args:
+        source: the detections.
+        found: their analysis.
+        images: largest number of images in the gallery.
+    """
+    about = run_sections(source.checkpoint, source.run)
+    sections = [*accuracy_sections(found), images_section(found, source.read, images), *about]
     if source.boxes is not None:
         sections.insert(1, _boxes_section(source.boxes))
     best = found.overall.at(found.threshold)

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from tldet.engine.logging import LOG_NAME, read_log
 from tldet.visualize.page.document import Section
 from tldet.visualize.page.plots import Plot, Series
 from tldet.visualize.page.tables import Table
-from tldet.workflows.report.source import DetectionSource
 
 _METRICS = ("AP", "AP50", "bbox_AP")
+_ACCURACIES = ("top1", "top5")  # metrics of a classifier
 _LOSSES = 5  # lines of a plot besides the total
 
 
-def run_sections(source: DetectionSource) -> list[Section]:
-    """Return training curves, class matching, data, configuration and environment; none for a results file."""
-    if source.checkpoint is None or source.checkpoint.suffix != ".pt":
+def run_sections(checkpoint: Path | None, run: Path | None) -> list[Section]:
+    """Return training curves, class matching, data, configuration and environment.
+
+    Args:
+        checkpoint: the checkpoint; None or an exported detector has no such sections.
+        run: folder of its run; None for no curves.
+    """
+    if checkpoint is None or checkpoint.suffix != ".pt":
         return []
     from tldet.transfer.provenance import checkpoint_outline
 
-    outline = checkpoint_outline(source.checkpoint)
-    training = [] if source.run is None else _training(read_log(source.run / LOG_NAME))
-    return [*training, *_about(outline)]
+    training = [] if run is None else _training(read_log(run / LOG_NAME))
+    return [*training, *_about(checkpoint_outline(checkpoint))]
 
 
 def _training(records: Sequence[Mapping[str, Any]]) -> list[Section]:
@@ -40,14 +45,19 @@ def training_plots(records: Sequence[Mapping[str, Any]]) -> list[Plot]:
     losses.sort(key=lambda name: name != "loss")
     loss = [_series(train, name) for name in losses[: _LOSSES + 1]]
     loss += [_series(val, "val_loss", "o")] if "val_loss" in _keys(val) else []
-    ap = [_series(val, name, "o") for name in _METRICS if name in _keys(val)]
+    ap = [_series(val, name, "o") for name in (*_METRICS, *_ACCURACIES) if name in _keys(val)]
+    metric = "accuracy (0 to 1)" if ap and ap[0].name in _ACCURACIES else "COCO AP (0 to 1)"
     lr = [_series(train, "lr")] if "lr" in _keys(train) else []
     kinds = (
         ("training_loss", "Loss", "loss", loss),
-        ("training_ap", "Validation", "COCO AP (0 to 1)", ap),
+        ("training_ap", "Validation", metric, ap),
         ("learning_rate", "Learning rate", "learning rate", lr),
     )
-    return [Plot(name, title, "training step", label, series) for name, title, label, series in kinds if series]
+    last = max((one["step"] for one in records), default=0)
+    limits = (0.0, float(last)) if last else None
+    return [
+        Plot(name, title, "training step", label, series, xlim=limits) for name, title, label, series in kinds if series
+    ]
 
 
 def _keys(records: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -83,10 +83,10 @@ def of_checkpoint(path: str | Path, request: ReportOptions) -> DetectionSource:
     both = [one.added() for one in found.evaluators]
     run = run or (checkpoint.parent if (checkpoint.parent / LOG_NAME).is_file() else None)
     boxes = both[1] if len(both) > 1 else None
-    return DetectionSource(str(path), *both[0], _dataset_reader(both[0][0], found.dataset), checkpoint, run, boxes)
+    return DetectionSource(str(path), *both[0], dataset_reader(both[0][0], found.dataset), checkpoint, run, boxes)
 
 
-def _dataset_reader(truth: GroundTruth, dataset: AnyDataset) -> Reader:
+def dataset_reader(truth: GroundTruth, dataset: AnyDataset) -> Reader:
     """Return the reader of the images of a dataset."""
     from tldet.data.dataset import CocoDataset
 

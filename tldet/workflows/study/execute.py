@@ -31,10 +31,10 @@ DETECTIONS_NAME = "detections.json"  # of the validation images, in the folder o
 def finetuned(job: Job, console: Console | None = None) -> Outcome:
     """Fine-tune (:func:`tldet.finetune`), or resume this."""
     if checkpoint.steps_in(job.folder):
-        return finetune(out=job.folder, resume=True, console=console)
+        return finetune(out=job.folder, resume=True, console=console, report=False)
     (job.folder / "best.pt").unlink(missing_ok=True)  # of a run that was killed before its first complete checkpoint
     length = {"steps": job.steps} if job.steps is not None else dict(job.length)
-    return finetune(out=job.folder, console=console, **length, **job.call)
+    return finetune(out=job.folder, console=console, report=False, **length, **job.call)
 
 
 def execute(

@@ -15,7 +15,7 @@ from tldet.evaluation.loading import load_ground_truth
 from tldet.evaluation.power_law import FARTHEST, PowerLaw, fit
 from tldet.system.output import write_json
 from tldet.text import counted
-from tldet.visualize.drawing import IntervalSeries, plot_intervals
+from tldet.visualize.curves import IntervalSeries, plot_intervals, plot_variants
 from tldet.workflows.study.summary import Compared, Group, compare_variants, groups_of, resolution, uneven
 
 if TYPE_CHECKING:
@@ -151,8 +151,7 @@ def write_study(report: StudyReport, out: Path, settings: Mapping[str, Any]) -> 
     title = "mean over seeds, 95 % interval over seeds and images"
     fractions = {group.fraction for group in report.groups}
     if len(fractions) == 1:
-        series = {group.variant: IntervalSeries([_point(group, number)]) for number, group in enumerate(report.groups)}
-        plot_intervals(series, out / PLOT_NAME, title=title, xlabel="variant", names=list(series))
+        plot_variants({group.variant: _point(group, 0)[1:] for group in report.groups}, out / PLOT_NAME, title=title)
     else:
         plot_intervals(_by_images(report), out / PLOT_NAME, title=title, xlabel="training images")
 

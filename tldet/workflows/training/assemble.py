@@ -52,6 +52,7 @@ class Run:
         initial: source of the initial weights.
         request: provides console and callbacks.
         collate: builds a batch from samples.
+        summary: a line on each split.
     """
 
     config: Config
@@ -64,6 +65,7 @@ class Run:
     initial: LoadedWeights
     request: RunRequest
     collate: Collate = collate
+    summary: Sequence[str] = ()
 
 
 def assemble(run: Run) -> Trainer:

@@ -16,22 +16,26 @@ log = logging.getLogger(__name__)
 _SHOWN = 5  # classes in a line
 
 
-def log_splits(train: AnyDataset, val: AnyDataset | None, test: Mapping[str, Any] | None) -> None:
-    """Log a line for each split of a run.
+def split_lines(train: AnyDataset, val: AnyDataset | None, test: Mapping[str, Any] | None) -> list[str]:
+    """Log and return a line for each split of a run.
 
     Args:
         train: the training split.
         val: the validation split.
         test: config section of the test split, which training does not use; errors are logged as a warning.
     """
-    for name, split in (("train", train), ("val", val)):
-        if split is not None:
-            log.info("%s", split_line(name, split))
+    lines = [split_line(name, split) for name, split in (("train", train), ("val", val)) if split is not None]
+    problem = ""
     if test is not None:
         try:
-            log.info("%s", split_line("test", build_dataset(test, 0, train.class_names, path="data.test")))
+            lines.append(split_line("test", build_dataset(test, 0, train.class_names, path="data.test")))
         except DataError as error:
-            log.warning("test split: %s", error)
+            problem = str(error)
+    for line in lines:
+        log.info("%s", line)
+    if problem:
+        log.warning("test split: %s", problem)
+    return lines
 
 
 def split_line(name: str, dataset: AnyDataset) -> str:

@@ -53,11 +53,13 @@ def finetune(request: FinetuneRequest) -> Outcome:
     with using(folder) as world:
         stored = world.first(lambda: _resumed(request))
         if stored is not None:
-            return run_training(stored.config, request, folder, resume=stored.resume, files=stored.files)
+            resume, report = stored.resume, request.report
+            return run_training(stored.config, request, folder, resume=resume, files=stored.files, report=report)
         with removed_on_failure(folder, *SPLIT):
             used = world.first(lambda: new_config(request))
             files = RunFiles(folder, used.dump(), _NOTE, request.record())
-            return run_training(used, request, folder, init_from=request.init_from, files=files)
+            start, report = request.init_from, request.report
+            return run_training(used, request, folder, init_from=start, files=files, report=report)
 
 
 def _resumed(request: FinetuneRequest) -> StoredRun | None:

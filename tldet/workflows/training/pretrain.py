@@ -44,10 +44,11 @@ def pretrain(request: PretrainRequest) -> Pretrained:
     with using(folder) as world:
         stored = world.first(lambda: _resumed(request))
         if stored is not None:
-            return train_classifier(stored.config, request, folder, resume=stored.resume, files=stored.files)
+            resume, report = stored.resume, request.report
+            return train_classifier(stored.config, request, folder, resume=resume, files=stored.files, report=report)
         used = world.first(lambda: _new_config(request))
         files = RunFiles(folder, used.dump(), _NOTE, request.record())
-        return train_classifier(used, request, folder, files=files)
+        return train_classifier(used, request, folder, files=files, report=request.report)
 
 
 def _resumed(request: PretrainRequest) -> StoredRun | None:

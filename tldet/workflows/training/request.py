@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tldet.errors import TrainingError
-from tldet.workflows.options import ABOVE_0, SHARE, described, option
+from tldet.workflows.options import ABOVE_0, SHARE, described, option, report_option
 from tldet.workflows.requests import Request, RunRequest, options
 from tldet.workflows.training.run_options import (
     BadImageOption,
@@ -174,6 +174,8 @@ class FinetuneRequest(
 ):
     """Arguments of ``tldet finetune``."""
 
+    report: bool = report_option()
+
     @property
     def recipe(self) -> str:
         """Name or file of the recipe."""
@@ -197,6 +199,7 @@ class TrainRequest(MatchOptions, BadImageOption, SettingsOptions, RunRequest):
     init_from: str | Path | None = option(
         "initial weights from a tldet checkpoint (default: those of the config)", metavar="F"
     )
+    report: bool = report_option()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +225,7 @@ class PretrainRequest(NewRunOptions, LengthOptions, SettingsOptions):
         metavar="B",
         sets=["model.backbone.name"],
     )
+    report: bool = report_option()
 
     @property
     def network(self) -> str:

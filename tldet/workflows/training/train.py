@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tldet.components import needed_imports
 from tldet.config import Config, override, parse_options
 from tldet.engine.distributed import World
-from tldet.errors import ConfigError, DataError
-from tldet.models.detector import Detector, build_detector
+from tldet.errors import DataError
+from tldet.models.detector import build_detector
 from tldet.plugins import import_named
 from tldet.system.determinism import seed_all
-from tldet.text import counted
 from tldet.transfer.class_match import class_match_table
 from tldet.transfer.teacher import distilled
+from tldet.workflows.report.finished import BestDetections, write_run_report
 from tldet.workflows.requests import RunRequest, takes
 from tldet.workflows.training.assemble import Run, assemble
 from tldet.workflows.training.batch_size import resolve_batch_size
 from tldet.workflows.training.data_problems import log_problems
-from tldet.workflows.training.data_summary import log_splits
+from tldet.workflows.training.data_summary import split_lines
 from tldet.workflows.training.datasets import AnyDataset, build_dataset, check_has_objects, check_images
 from tldet.workflows.training.initial_weights import LoadedWeights, WeightsSource, initial_weights
 from tldet.workflows.training.meta import versions
+from tldet.workflows.training.model_checks import check_class_count, require_masks
 from tldet.workflows.training.outcome import Outcome, ResultKeeper, stored_result
 from tldet.workflows.training.recipes import load_config
 from tldet.workflows.training.report import print_outcome
@@ -34,6 +35,7 @@ from tldet.workflows.training.resume_checks import refuse_changed_classes
 from tldet.workflows.training.run_config import using
 from tldet.workflows.training.run_folder import RunFiles, has_checkpoint
 from tldet.workflows.training.schema import Settings, checked_settings, with_bad_image
+from tldet.workflows.training.status import RunStatus
 from tldet.workflows.training.validation import Validation
 
 if TYPE_CHECKING:
@@ -55,7 +57,8 @@ def train(request: TrainRequest) -> Outcome:
     """
     cfg = loaded(request)
     folder = Path(request.work_dir) if request.work_dir else Path("runs") / Path(cfg.source).stem
-    return run_training(cfg, request, folder, resume=request.resume, init_from=request.init_from)
+    resume, report = request.resume, request.report
+    return run_training(cfg, request, folder, resume=resume, init_from=request.init_from, report=report)
 
 
 def loaded(request: TrainRequest) -> Config:
@@ -83,6 +86,7 @@ def run_training(
     resume: bool = False,
     init_from: str | Path | None = None,
     files: RunFiles | None = None,
+    report: bool = False,
 ) -> Outcome:
     """Train by a loaded config.
 
@@ -93,25 +97,31 @@ def run_training(
         resume: resume from the newest readable checkpoint there; start the run if there is no checkpoint yet.
         init_from: a tldet checkpoint with the initial weights.
         files: writes the run's config when training begins.
+        report: write a report to the folder at the end.
 
     Raises:
         TldetError: the config, the data or a checkpoint is wrong.
     """
     import_named(cfg.get("imports"), cfg.origin("imports"))
-    with using(folder) as world:
+    with using(folder) as world, RunStatus(folder) as status:
         settings = checked_settings(cfg)
         resume = resume and world.first(lambda: has_checkpoint(folder, init_from))
         source = WeightsSource(resume=resume, init_from=init_from, detector=cfg.get("model.weights.source"))
         run = _prepared(cfg, settings, request, folder, source, world)
-        trainer = assemble(run)
+        trainer, best = assemble(run), BestDetections(run.validation)
         if isinstance(run.validation, Validation):
             trainer.hooks.insert(0, ResultKeeper(run.validation))
+        if report:
+            trainer.hooks.insert(0, best)
+        status.follow(trainer, run.summary, run.validation)
         with files.applied(trainer) if files else nullcontext():
             result = trainer.run(resume=resume)
         outcome = Outcome(folder, result, None)
         outcome.result = world.first(lambda: stored_result(outcome.checkpoint))
-    if request.console is not None:
-        print_outcome(outcome, settings.training, run.validation, request.console)
+        if request.console is not None:
+            print_outcome(outcome, settings.training, run.validation, request.console)
+        if report and world.main:
+            write_run_report(folder, outcome.checkpoint, best, request.console)
     return outcome
 
 
@@ -126,9 +136,11 @@ def _prepared(
         settings = checked_settings(cfg)
     ready = world.main_first(lambda: _ready(cfg, settings, source, resumed, request.console))
     validation = _validation(ready.val, settings)
-    if world.main:
-        log_splits(ready.data, ready.val, cfg.get("data.test"))
-    return Run(cfg, settings, folder, ready.model, ready.data, validation, _meta(cfg, ready), ready.initial, request)
+    summary = split_lines(ready.data, ready.val, cfg.get("data.test")) if world.main else []
+    meta = _meta(cfg, ready)
+    return Run(
+        cfg, settings, folder, ready.model, ready.data, validation, meta, ready.initial, request, summary=summary
+    )
 
 
 def _validation(val: AnyDataset | None, settings: Settings) -> Validation | None:
@@ -156,7 +168,7 @@ def _ready(
     data, val = _datasets(cfg, settings.training.seed, resumed)
     seed_all(settings.training.seed)
     detector = build_detector(cfg["model"], data.class_names)
-    _check_masks(cfg, detector, data)
+    require_masks(cfg, detector, data)
     initial = initial_weights(detector, source, settings.match)
     if console and initial.renewed:
         console.print(class_match_table(initial.classes, initial.source))
@@ -170,7 +182,7 @@ def _datasets(cfg: Config, seed: int, resumed: Path | None) -> tuple[AnyDataset,
         raise DataError(f"{data.index.path}: has no object to train on")
     if resumed is not None:
         refuse_changed_classes(resumed, data.class_names, data.category_ids, data.index.path, _NEW_RUN)
-    _check_class_count(cfg, data)
+    check_class_count(cfg, data)
     val = None
     if cfg.get("data.val"):
         val = build_dataset(cfg["data"]["val"], seed, data.class_names, path="data.val")
@@ -197,51 +209,3 @@ def _meta(cfg: Config, ready: Ready) -> dict[str, Any]:
         "versions": versions(),
         "imports": needed_imports(cfg.data),
     }
-
-
-def _check_class_count(config: Config, dataset: AnyDataset) -> None:
-    """Require as many classes in the head as in the data.
-
-    Raises:
-        ConfigError: the numbers differ.
-    """
-    stated, found = config.get("model.head.num_classes", 80), len(dataset.class_names)
-    if stated != found:
-        names = ", ".join(dataset.class_names[:5]) + (", ..." if found > 5 else "")
-        raise ConfigError(
-            f"model.head.num_classes: is {stated} (in {config.origin('model.head.num_classes')}), but "
-            f"{dataset.index.path} has {counted(found, 'class', 'classes')} ({names}): set it to {found}"
-        )
-
-
-def _check_masks(config: Config, detector: Detector, train: AnyDataset) -> None:
-    """Check that masks are loaded for a mask model, and evaluated for a mask model only.
-
-    Raises:
-        ConfigError: a config key does not fit the model.
-        DataError: no object has a segmentation.
-    """
-    head = config.get("model.head.type")
-    if not detector.predicts_masks:
-        if config.get("evaluation.type") == "segm":
-            origin = config.origin("evaluation.type")
-            raise ConfigError(
-                f"evaluation.type: is 'segm' (in {origin}), but {head} predicts no masks; set it to 'bbox'"
-            )
-        return
-    for part in ("train", "val"):
-        key = f"data.{part}.masks"
-        if config.get(f"data.{part}") and not config.get(key):
-            raise ConfigError(f"{key}: must be True for {head}, which predicts masks (in {config.origin(key)})")
-    objects = int((~train.index.crowd).sum())
-    without = objects - int((train.has_mask() & ~train.index.crowd).sum())
-    if objects and without == objects:
-        raise DataError(
-            f"{train.index.path}: none of the {objects:,} objects has a segmentation, which {head} needs; add polygons "
-            "or RLEs, or choose a box detector such as faster_rcnn_lite0"
-        )
-    if without:
-        path = train.index.path
-        log.warning(
-            "%s: %d of %s without a segmentation; not used for the mask loss", path, without, counted(objects, "object")
-        )

@@ -26,6 +26,7 @@ from tldet.system.determinism import seed_all
 from tldet.system.out_of_memory import Smaller
 from tldet.text import counted
 from tldet.transfer.provenance import TASK, checkpoint_outline, export_backbone
+from tldet.workflows.report.finished import BestDetections, write_run_report
 from tldet.workflows.requests import RunRequest
 from tldet.workflows.training.assemble import Run, assemble
 from tldet.workflows.training.initial_weights import WeightsSource, initial_weights
@@ -35,6 +36,7 @@ from tldet.workflows.training.resume_checks import refuse_changed_classes
 from tldet.workflows.training.run_config import using
 from tldet.workflows.training.run_folder import RunFiles
 from tldet.workflows.training.schema import PRETRAIN_SCHEMA, Settings, checked_settings
+from tldet.workflows.training.status import RunStatus
 from tldet.workflows.training.verdict import judge
 
 if TYPE_CHECKING:
@@ -64,7 +66,13 @@ class Pretrained:
 
 
 def train_classifier(
-    cfg: Config, request: RunRequest, folder: Path, *, resume: bool = False, files: RunFiles | None = None
+    cfg: Config,
+    request: RunRequest,
+    folder: Path,
+    *,
+    resume: bool = False,
+    files: RunFiles | None = None,
+    report: bool = False,
 ) -> Pretrained:
     """Train a classifier by a config, and export the backbone of its best checkpoint.
 
@@ -74,20 +82,26 @@ def train_classifier(
         folder: directory of checkpoints, log and ``backbone.safetensors``.
         resume: resume from the newest readable checkpoint there.
         files: writes the run's config when training begins.
+        report: write a report to the folder at the end.
 
     Raises:
         TldetError: the config, the data or a checkpoint is wrong.
     """
-    with using(folder) as world:
+    with using(folder) as world, RunStatus(folder) as status:
         settings = checked_settings(cfg, PRETRAIN_SCHEMA)
         trainer = assemble(_run(cfg, settings, request, folder, world, resume=resume))
+        status.follow(trainer, [], None)
+        run_report = BestDetections()
+        trainer.hooks.insert(0, run_report)
         with files.applied(trainer) if files else nullcontext():
             result = trainer.run(resume=resume)
         best = result.best_checkpoint or result.checkpoint
         backbone = world.first(lambda: export_backbone(best, folder / BACKBONE_NAME) if best else None)
         metrics = world.first(lambda: dict(checkpoint_outline(best)["meta"]["trained"]["metrics"]) if best else {})
-    outcome = Pretrained(folder, result, backbone, metrics)
-    _report(outcome, settings.training, request.console)
+        outcome = Pretrained(folder, result, backbone, metrics)
+        _report(outcome, settings.training, request.console)
+        if report and world.main:
+            write_run_report(folder, best, run_report, request.console)
     return outcome
 
 

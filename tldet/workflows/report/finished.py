@@ -1,0 +1,183 @@
+"""Report in the folder of a finished run: ``report.html``, ``curves.png`` and drawn images in ``samples``."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from pycocotools import mask as coco_mask
+
+from tldet.engine.logging import LOG_NAME, read_log
+from tldet.evaluation.columns import GroundTruth, Results
+from tldet.evaluation.errors.analysis import Analysis, analyze
+from tldet.structures.detections import Detections
+from tldet.system.output import write_bytes
+from tldet.transfer.provenance import checkpoint_outline
+from tldet.visualize.drawing import draw
+from tldet.visualize.page.document import Section
+from tldet.visualize.page.images import jpeg
+from tldet.visualize.page.plots import png
+from tldet.workflows.report.command import make_detector_report
+from tldet.workflows.report.report import Report
+from tldet.workflows.report.request import ReportRequest
+from tldet.workflows.report.run import run_sections, training_plots
+from tldet.workflows.report.source import DetectionSource, dataset_reader, of_checkpoint
+from tldet.workflows.report.write import write_report_page
+from tldet.workflows.training.validation import Validation
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from tldet.engine.trainer import Trainer
+
+log = logging.getLogger(__name__)
+REPORT_NAME, CURVES_NAME, SAMPLES_NAME = "report.html", "curves.png", "samples"
+MOST, MOST_IMAGES = 500_000, 50_000  # detections and images of a report, which takes up to half a minute then
+_SECONDS = 60.0  # of the last validation; the best weights are not evaluated again if it took longer
+_IMAGES, _SAMPLES = 24, 8
+_QUALITY = 90  # of a drawn image, JPEG
+_LONGEST = 60  # characters of its file name
+
+
+class BestDetections:
+    """Hook that keeps the detections of the best validation of a run.
+
+    Args:
+        validation: the evaluation of the run; None, or one of a classifier, has no detections.
+
+    Attributes:
+        columns: ground truth and detections, for a mask detector those of masks and of boxes; None if no validation of
+            this process was the best, or if there are too many detections or images.
+        too_many: the detections of the best validation were not kept.
+        first_step: number of steps before this process.
+    """
+
+    def __init__(self, validation: object | None = None) -> None:
+        self.validation = validation if isinstance(validation, Validation) else None
+        self.columns: list[tuple[GroundTruth, Results]] | None = None
+        self.too_many = False
+        self.first_step = 0
+
+    def before_train(self, runner: Trainer) -> None:
+        """Remember the step."""
+        self.first_step = runner.state.step
+
+    def after_val(self, runner: Trainer) -> None:
+        """Keep the detections if the weights are the best so far, or if none are."""
+        if self.validation is None or not runner.world.main or runner.state.best_step not in (None, runner.state.step):
+            return
+        columns = [one.added() for one in self.validation.evaluators]
+        self.too_many = len(columns[0][1]) > MOST or len(columns[0][0].image_ids) > MOST_IMAGES
+        self.columns = None if self.too_many else columns
+
+    def source(self, folder: Path, checkpoint: Path | None) -> DetectionSource | None:
+        """Return the detections for a report; None if there are none."""
+        if self.columns is None or self.validation is None:
+            return None
+        truth, results = self.columns[0]
+        boxes = self.columns[1] if len(self.columns) > 1 else None
+        return DetectionSource(
+            str(folder), truth, results, dataset_reader(truth, self.validation.dataset), checkpoint, folder, boxes
+        )
+
+
+def write_run_report(folder: Path, checkpoint: Path | None, best: BestDetections, console: Console | None) -> None:
+    """Write the report of a finished run, with the detections of its best validation; log a warning if this fails.
+
+    Args:
+        folder: folder of the run.
+        checkpoint: its best checkpoint.
+        best: detections of the best validation.
+        console: prints the path and the time.
+
+    Raises:
+        KeyboardInterrupt: a signal ended the report; training is complete.
+    """
+    start, path = time.perf_counter(), folder / REPORT_NAME
+    unchanged = best.columns is None and not best.too_many and path.is_file()
+    if unchanged and _last_step(folder) <= best.first_step:
+        return
+    try:
+        _write(folder, checkpoint, best)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"training is complete and saved in {folder}; the report was not written") from None
+    except Exception as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        log.warning("%s: not written (%s); training is complete, `tldet report` repeats it", path, reason)
+        log.debug("report", exc_info=True)
+        return
+    if console is not None:
+        console.print(f"report: {path} ({time.perf_counter() - start:.1f} s)", markup=False, highlight=False)
+
+
+def _last_step(folder: Path) -> int:
+    return max((record["step"] for record in read_log(folder / LOG_NAME)), default=0)
+
+
+def _write(folder: Path, checkpoint: Path | None, best: BestDetections) -> None:
+    plots = training_plots(read_log(folder / LOG_NAME))
+    if plots:
+        write_bytes(folder / CURVES_NAME, png(*plots), sync=False)
+    source = best.source(folder, checkpoint)
+    text = f"Too many detections or images; see `tldet report {folder}`." if best.too_many else ""
+    if source is None and not best.too_many:
+        source, text = _evaluated(folder, checkpoint)
+    if source is None:
+        sections = [*([Section("Accuracy", [text])] if text else []), *run_sections(checkpoint, folder)]
+        write_report_page(Report(f"Report on {folder}", str(checkpoint or ""), {}, sections), folder / REPORT_NAME)
+        return
+    found = analyze(source.truth, source.results)
+    write_report_page(make_detector_report(source, found, _IMAGES), folder / REPORT_NAME)
+    _write_samples(folder / SAMPLES_NAME, source, found)
+
+
+def _evaluated(folder: Path, checkpoint: Path | None) -> tuple[DetectionSource | None, str]:
+    """Evaluate the best weights of a resumed run again if this is fast; return the reason if it is not."""
+    trained = {} if checkpoint is None else checkpoint_outline(checkpoint)["meta"]["trained"]
+    if not trained.get("result"):
+        return None, ""  # no validation of a detector
+    validations = [record for record in read_log(folder / LOG_NAME) if record["type"] == "val"]
+    if not validations or validations[-1]["time"].get("evaluation_seconds", 0.0) > _SECONDS:
+        return None, f"The best weights were evaluated before the run was resumed; see `tldet report {folder}`."
+    request = ReportRequest(checkpoint, split="val", precision=trained["precision"])
+    return of_checkpoint(folder, request), ""
+
+
+def _write_samples(folder: Path, source: DetectionSource, found: Analysis) -> None:
+    """Draw the detections above the score threshold on validation images that are evenly spaced."""
+    count = len(source.truth.image_ids)
+    for rank in np.unique(np.linspace(0, count - 1, min(_SAMPLES, count)).round().astype(int)).tolist():
+        pixels = source.read(rank)
+        if pixels is not None:
+            drawn = draw(pixels, _detections(source, rank, found.threshold))
+            write_bytes(folder / _sample_name(source.truth, rank), jpeg(drawn, _QUALITY), sync=False)
+
+
+def _sample_name(truth: GroundTruth, rank: int) -> str:
+    """Return a file name of the id and the name of an image."""
+    name = Path((truth.file_names[rank] if truth.file_names else None) or "").stem
+    return re.sub(r"[^\w.-]", "_", f"{truth.image_ids[rank]}_{name}")[:_LONGEST].strip("_") + ".jpg"
+
+
+def _detections(source: DetectionSource, rank: int, score: float) -> Detections:
+    """Return the detections on an image with at least a score."""
+    results = source.results
+    rows = np.flatnonzero((results.images == rank) & (results.scores >= score))
+    chosen = results.take(rows[np.argsort(-results.scores[rows], kind="stable")])
+    boxes = chosen.boxes.copy()
+    boxes[:, 2:] += boxes[:, :2]
+    masks = None
+    if chosen.segmentations:
+        masks = torch.tensor(coco_mask.decode(list(chosen.segmentations))).permute(2, 0, 1)
+    return Detections(
+        torch.tensor(boxes, dtype=torch.float32),
+        torch.tensor(chosen.scores, dtype=torch.float32),
+        torch.tensor(chosen.categories),
+        masks,
+        source.truth.class_names,
+    )

@@ -1,0 +1,1 @@
+"""``tldet watch``: the state of a training run in the terminal."""

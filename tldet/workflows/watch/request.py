@@ -1,0 +1,18 @@
+"""Request of ``tldet watch``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tldet.workflows.options import ABOVE_0, described, option
+from tldet.workflows.requests import Request
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchRequest(Request):
+    """Arguments of ``tldet watch``."""
+
+    folder: str | Path = field(kw_only=False, metadata=described("folder of a run", metavar="RUN", positional=True))
+    once: bool = option("print the current state and end", bool)
+    interval: float = option("seconds between updates (default: 1)", float, default=1.0, metavar="S", interval=ABOVE_0)

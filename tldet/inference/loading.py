@@ -46,7 +46,7 @@ def load(
 
     Raises:
         CheckpointError: the file cannot be read.
-        ConfigError: there is no such device, a package is missing, or the model does not apply NMS.
+        ConfigError: there is no such device, a package is missing, or NMS cannot be changed.
     """
     options: dict[str, Any] = {"nms_per_class": nms_per_class, "max_pixels": max_pixels, "tiles": tiles}
     options["overlap"] = overlap

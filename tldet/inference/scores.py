@@ -1,4 +1,4 @@
-"""Score thresholds and temperature that a checkpoint states (``tldet report --save-thresholds``)."""
+"""Score thresholds and temperature stored in a checkpoint (``tldet report --save-thresholds, --save-temperature``)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _CLIP = 1e-6  # scores of 0 and 1 have no logit
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """Selection and calibration of detections.
+    """Selection of detections by score, and calibration of scores.
 
     Attributes:
-        thresholds: score threshold of each label, before the temperature is applied; None for 0.3.
-        temperature: divides the logits of the scores; None keeps the scores.
+        thresholds: score threshold of each class for uncalibrated scores; None for 0.3.
+        temperature: divisor of the logits of the scores; None keeps the scores.
     """
 
     thresholds: tuple[float, ...] | None = None
@@ -32,7 +32,7 @@ class ScoreSettings:
         """Read the ``scores`` of a checkpoint's ``meta`` or of the metadata of an exported detector.
 
         Args:
-            stated: its content; None or empty if there is none.
+            stated: the content; None or empty if nothing is stored.
             class_names: name of each label.
             name: name of the file in messages.
 
@@ -50,11 +50,11 @@ class ScoreSettings:
         return cls(thresholds, temperature)
 
     def select(self, found: Detections, score: float | None) -> Detections:
-        """Return the calibrated detections at or above a threshold.
+        """Return the detections at or above a score threshold, with calibrated scores.
 
         Args:
             found: detections of the model.
-            score: threshold of the calibrated scores; None for those of the checkpoint.
+            score: threshold of the calibrated scores; None for the thresholds of the checkpoint.
         """
         if score is None:
             found = self._above_own(found)

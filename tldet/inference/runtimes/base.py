@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tldet.errors import CheckpointError, ConfigError
 
-METADATA_KEY = "tldet"  # of the metadata in a file
+METADATA_KEY = "tldet"  # key of the metadata in a file
 METADATA_VERSION = 1
 _FIELDS = {"format": int, "kind": str, "class_names": list, "category_ids": list, "input": dict, "precision": str}
 
@@ -47,10 +47,10 @@ def need(package: str, extra: str) -> Any:
 
 
 def parsed(text: str | None, path: Path) -> dict[str, Any]:
-    """Return the metadata of a file from their JSON.
+    """Parse the metadata of a file.
 
     Raises:
-        CheckpointError: they are missing or malformed, or the file is not a complete detector.
+        CheckpointError: the metadata is missing or malformed, or the file is not a complete detector.
     """
     try:
         metadata: Any = json.loads(text) if text else None
@@ -60,12 +60,15 @@ def parsed(text: str | None, path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: is not a detector exported by tldet (no metadata {METADATA_KEY!r})")
     if metadata["format"] > METADATA_VERSION:
         raise CheckpointError(
-            f"{path}: has metadata version {metadata['format']}; this tldet reads {METADATA_VERSION}: update it"
+            f"{path}: has metadata version {metadata['format']}, but this version of tldet reads {METADATA_VERSION}; "
+            "update tldet"
         )
     if metadata["kind"] != "detector":
         raise CheckpointError(f"{path}: was exported with --raw, so its outputs are not detections; export without it")
     if len(metadata["class_names"]) != len(metadata["category_ids"]):
-        raise CheckpointError(f"{path}: has {len(metadata['class_names'])} class names, but not as many category ids")
+        raise CheckpointError(
+            f"{path}: has {len(metadata['class_names'])} class names, but {len(metadata['category_ids'])} category ids"
+        )
     return metadata
 
 

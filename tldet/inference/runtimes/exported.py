@@ -70,7 +70,7 @@ class ExportedDetector:
         return to_detections(DetectionTensors(*outputs), sizes, **(self.metadata.get("masks") or {}))
 
     def fitted(self, batch: Batch) -> Batch:
-        """Return the batch in the size of the graph: images are padded, or downscaled if they are too large."""
+        """Fit the images to the input size of the graph: pad them, or scale them down if they are too large."""
         if self.size is None or tuple(batch.images.shape[2:]) == self.size:
             return batch
         images = torch.zeros(len(batch), *self.size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
@@ -100,10 +100,10 @@ def _within(image: Tensor, size: Size) -> Tensor:
     if height <= size[0] and width <= size[1]:
         return image
     scale = min(size[0] / height, size[1] / width)
-    wanted = fitted_size(
+    target_size = fitted_size(
         (height, width), max(1, int(min(height, width) * scale)), max(1, int(max(height, width) * scale))
     )
-    pixels = resize_to(np.ascontiguousarray(image.permute(1, 2, 0).numpy()), wanted)
+    pixels = resize_to(np.ascontiguousarray(image.permute(1, 2, 0).numpy()), target_size)
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
 
 
@@ -130,5 +130,5 @@ def load_exported(
     runtime = OnnxRuntime(path, device, threads) if path.suffix == ".onnx" else TorchExportRuntime(path, device)
     if precision not in ("auto", runtime.metadata["precision"]):
         stated = runtime.metadata["precision"]
-        raise ConfigError(f"precision {precision!r}: {path} was exported in {stated}; use 'auto' or export it again")
+        raise ConfigError(f"precision {precision!r}: {path} was exported in {stated}; use 'auto', or export it again")
     return ExportedDetector(runtime)

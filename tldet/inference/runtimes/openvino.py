@@ -20,10 +20,10 @@ class OpenVinoRuntime:
     """An OpenVINO model.
 
     Args:
-        path: the ``.xml`` file, with its weights in the ``.bin`` file beside it.
+        path: the ``.xml`` file, with the weights in a ``.bin`` file next to it.
         device: ``auto`` and ``cpu`` are the CPU; ``gpu`` is Intel's GPU.
         threads: threads of one inference; None leaves the choice to OpenVINO.
-        precision: precision in which it computes: ``auto`` is fp32, like the export's verification.
+        precision: computation precision; ``auto`` is fp32, as in the verification of exports.
 
     Raises:
         CheckpointError: the file cannot be loaded.

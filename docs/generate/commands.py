@@ -14,7 +14,8 @@ INTRO = """# Commands
 `tldet COMMAND --help` prints the same texts. Options cannot be abbreviated. A default of *-* means that nothing is set:
 the description or the linked how-to page states the effect.
 
-Exit codes: 0 for success, 2 for an error that you can correct (one line, no traceback), 130 after Ctrl-C.
+Exit codes: 0 for success, 1 if a check fails (`tldet check --fail-on`, verification of `tldet export`), 2 for an error
+that you can correct (one line, no traceback), 130 after Ctrl-C.
 """
 # "(default: 0.3)" moves into its own column; "stop (error, default), or skip" stays.
 _STATED = re.compile(r"\s*(?P<mark>[(;]) ?default: (?P<default>(?:[^()]|\([^()]*\))*)\)|\((?P<aside>\w+), default\)")

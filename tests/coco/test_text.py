@@ -79,8 +79,8 @@ NO_TEXT = [
     (b"\xff\xd8\xff\xe0\x00\x10JFIF", "is a JPEG image"),
     (encoded(COCO, "utf-16")[:-1], "is damaged UTF-16 text"),
     (json.dumps(COCO, ensure_ascii=False).replace("猫", "").replace("😀", "").encode("latin-1"), "byte 0xe9 in line 1"),
-    (HALF, r"images[0].file_name 'a\ud800.jpg' holds half of a UTF-16 pair"),
-    (rb'{"a\udc00": 1}', r"key 'a\udc00' holds half of a UTF-16 pair"),
+    (HALF, r"images[0].file_name 'a\ud800.jpg' contains half of a UTF-16 pair"),
+    (rb'{"a\udc00": 1}', r"key 'a\udc00' contains half of a UTF-16 pair"),
     (HALF.replace(rb"\ud800", "\ud800".encode("utf-8", "surrogatepass")), "is not UTF-8 (byte 0xed in line 1"),
     (TEXT[:-1], "is cut off at line 1"),
     (TEXT[: TEXT.index(b"\xf0") + 2], "is cut off in the middle of a character"),
@@ -141,11 +141,11 @@ def test_names_that_are_no_text_are_written_and_read_again(tmp_path: Path) -> No
 
 def test_half_a_pair_in_memory() -> None:
     values = {**COCO, "images": [{**COCO["images"][0], "id": "a\ud800"}]}
-    with pytest.raises(DataError, match=r"the ground truth: images\[0\].id .*holds half of a UTF-16 pair"):
+    with pytest.raises(DataError, match=r"the ground truth: images\[0\].id .*contains half of a UTF-16 pair"):
         evaluate_files(values, [])
     found = {"image_id": 9, "category_id": 7, "bbox": [10, 5, 3, 4], "score": 0.5}
     for more, where in (({"bbox": "\udfff"}, r"\[0\].bbox"), ({"a\ud800": 1}, "key")):
-        with pytest.raises(DataError, match=rf"the detections: {where} .*holds half of a UTF-16 pair"):
+        with pytest.raises(DataError, match=rf"the detections: {where} .*contains half of a UTF-16 pair"):
             evaluate_files(COCO, [{**found, **more}])
 
 

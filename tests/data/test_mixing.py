@@ -116,7 +116,7 @@ def test_pasted_objects_cover_others() -> None:
     assert found.ignore.tolist() == [True, False, False]  # half of it is left
     assert found.masks is not None
     assert found.masks.sum((1, 2)).tolist() == [400, 0, 400]
-    with pytest.raises(DataError, match=r"CopyPaste: needs masks; set data.train.masks=True"):
+    with pytest.raises(DataError, match=r"CopyPaste needs masks; set data.train.masks=True"):
         run({"type": "CopyPaste", "p": 1.0}, 0, masks=False)
 
 

@@ -41,7 +41,7 @@ def test_the_test_split_comes_before_the_validation_split(tmp_path: Path, files:
 
 def test_a_training_split_is_not_evaluated_unasked(tmp_path: Path) -> None:
     annotated(tmp_path / "train.json")
-    with pytest.raises(DataError, match="holds no test or validation annotations; give the JSON to evaluate on as --d"):
+    with pytest.raises(DataError, match="contains no test or validation annotations; give the JSON to evaluate on as"):
         evaluation_split(tmp_path, None)
     assert evaluation_split(tmp_path / "train.json", None).images == tmp_path
 
@@ -54,7 +54,7 @@ def test_ambiguous_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "two.json").write_text('{"images": [')
     with pytest.raises(DataError, match=r"two.json: is cut off"):
         evaluation_split(tmp_path, None)
-    with pytest.raises(DataError, match="holds no test or validation annotations"):
+    with pytest.raises(DataError, match="contains no test or validation annotations"):
         evaluation_split((tmp_path / "empty").mkdir() or tmp_path / "empty", None)
 
 

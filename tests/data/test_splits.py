@@ -105,7 +105,7 @@ def test_equal_images_stay_together(tmp_path: Path) -> None:
     ("classes_of", "same", "problem"),
     [
         ([[0]], [], "at least 2 images are needed for training and validation, found 1"),
-        ([[0]] * 5, [range(5)], "all its images are equal"),
+        ([[0]] * 5, [range(5)], "all its images are identical"),
         ([[0], [1], [2]], [], "every image is the only image of some class; give --val"),
     ],
 )

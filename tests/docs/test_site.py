@@ -30,7 +30,7 @@ def test_defaults_of_options() -> None:
     page = commands.page()
     assert "| `--model NAME` | faster_rcnn_lite0 | recipe; see tldet models --detectors |" in page
     assert "| `--out DIR` | required | output directory |" in page
-    stored = "those stored in the checkpoint by tldet report --save-thresholds, else 0.3"
+    stored = "per-class thresholds that tldet report --save-thresholds stored, else 0.3"
     assert f"| `--score T` | {stored} | score threshold |" in page
     assert "| `--resume` | off |" in page
 

@@ -120,7 +120,7 @@ def test_runs_that_cannot_be_resumed_are_reported(toy: ModuleType, tmp_path: Pat
     with pytest.raises(TrainingError, match="nothing to resume"):
         toy.build(tmp_path / "none").run(resume=True)
     toy.build(tmp_path / "run", steps=2).run()
-    with pytest.raises(TrainingError, match="holds an earlier run"):
+    with pytest.raises(TrainingError, match="contains an earlier run"):
         toy.build(tmp_path / "run", steps=2).run()
     other = torch.nn.Sequential(torch.nn.Linear(3, 3))
     with pytest.raises(TrainingError, match=r"step_00000002.pt belongs to another model"):

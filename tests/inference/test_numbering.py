@@ -54,7 +54,7 @@ def test_ids_and_names_come_from_the_json(tmp_path: Path) -> None:
         (["/d/x/c.jpg"], "/d/x/c.jpg: is not an image of"),
         (["/d/clip.mp4"], "/d/clip.mp4: is not an image of"),
         (["/d/a.jpg"], "/d/a.jpg: matches 2 images of"),
-        (["/d/x/a.jpg", "/e/x/a.jpg"], "/e/x/a.jpg: is image id 100 of"),
+        (["/d/x/a.jpg", "/e/x/a.jpg"], "/e/x/a.jpg: matches image id 100 of"),
     ],
 )
 def test_inputs_that_are_not_one_image_of_the_json(tmp_path: Path, given: list[str], expected: str) -> None:

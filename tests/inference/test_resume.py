@@ -196,7 +196,7 @@ def test_a_run_that_ended_is_not_repeated_even_if_it_found_nothing(
     assert "already exists; choose another path" in capsys.readouterr().err
     assert main([*arguments, "--resume"]) == 0
     told = capsys.readouterr()
-    assert "1 input done, 0 left" in told.err
+    assert "1 input done, 0 remaining" in told.err
     assert "0 images, 0 detections" in told.out
     assert "1 input already done" in told.out
 
@@ -204,9 +204,9 @@ def test_a_run_that_ended_is_not_repeated_even_if_it_found_nothing(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"score": 0.7}, "its run had score 0.3, this one has score 0.7"),
-        ({"tiles": 64}, "its run had tiles None, this one has tiles 64"),
-        ({"shard": "1/1", "nms_per_class": False}, "its run had nms-per-class None"),
+        ({"score": 0.7}, r"score 0\.7 \(file: 0\.3\)"),
+        ({"tiles": 64}, r"tiles 64 \(file: None\)"),
+        ({"shard": "1/1", "nms_per_class": False}, r"nms-per-class False \(file: None\)"),
     ],
 )
 def test_another_run_is_not_resumed(
@@ -215,10 +215,10 @@ def test_another_run_is_not_resumed(
     path = image(tmp_path / "a.png")
     predict(checkpoint, path, jsonl=tmp_path / "r.jsonl")
     before = (tmp_path / "r.jsonl").read_bytes()
-    with pytest.raises(DataError, match=r"r\.jsonl: cannot be resumed: " + message):
+    with pytest.raises(DataError, match=r"r\.jsonl: cannot be resumed because the settings differ: " + message):
         predict(checkpoint, path, jsonl=tmp_path / "r.jsonl", resume=True, **change)
     checkpoint.write_bytes(b"other weights")
-    with pytest.raises(DataError, match="its run had checkpoint-sha256"):
+    with pytest.raises(DataError, match="the settings differ: checkpoint-sha256"):
         predict(checkpoint, path, jsonl=tmp_path / "r.jsonl", resume=True)
     assert (tmp_path / "r.jsonl").read_bytes() == before
 
@@ -231,13 +231,13 @@ def test_damaged_results_files(
     whole = results.read_bytes()
     results.write_bytes(whole[:-7])
     assert predict(checkpoint, folder, jsonl=results, resume=True).images == 1
-    assert "removed an incomplete last line" in caplog.text
+    assert "incomplete last line removed" in caplog.text
     assert set(results.read_bytes().splitlines()) == set(whole.splitlines())
     results.write_bytes(whole.replace(b'"detections"', b"detections", 1))
     with pytest.raises(DataError, match=r"r\.jsonl: line \d is damaged"):
         predict(checkpoint, folder, jsonl=results, resume=True)
     results.write_text('{"a": 1}\n')
-    with pytest.raises(DataError, match=r"r\.jsonl: is not a results file of tldet predict"):
+    with pytest.raises(DataError, match=r"r\.jsonl: is not a JSON Lines file of tldet predict"):
         merge_results(results, json=tmp_path / "r.json")
 
 
@@ -282,14 +282,14 @@ def test_what_is_missing_is_not_merged_silently(
     with pytest.raises(DataError, match="shard 2 of 2 is missing; --partial"):
         merge_results(first, csv=tmp_path / "r.csv")
     first.write_text("".join(first.read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(DataError, match=r"r\.1-of-2\.jsonl: 1 input of 4 not predicted yet"):
+    with pytest.raises(DataError, match=r"r\.1-of-2\.jsonl: 1 of 4 inputs not predicted yet"):
         merge_results([first, second], csv=tmp_path / "r.csv")
     merged = merge_results([first, second, second], csv=tmp_path / "r.csv", partial=True)
     assert (merged.images + len(merged.failed), merged.missing) == (7, 1)
     assert merged.repeated == sum("detections" in line for line in lines_of(second))
     assert "not predicted yet" in caplog.text
     predict(checkpoint, folder, jsonl=tmp_path / "other.jsonl", score=0.6)
-    with pytest.raises(DataError, match=r"other\.jsonl: is not of the same run"):
+    with pytest.raises(DataError, match=r"other\.jsonl: belongs to another run"):
         merge_results([first, tmp_path / "other.jsonl"], json=tmp_path / "r.json")
     with pytest.raises(DataError, match="no output: give --json"):
         merge_results([first, second])
@@ -322,7 +322,7 @@ def test_shards_that_are_none(text: str) -> None:
 
 
 def test_ranks_that_are_none() -> None:
-    with pytest.raises(ConfigError, match="RANK=4 and WORLD_SIZE=4 are no shard"):
+    with pytest.raises(ConfigError, match="RANK=4 and WORLD_SIZE=4 are not a shard"):
         shard_of(None, {"RANK": "4", "WORLD_SIZE": "4"})
 
 
@@ -342,7 +342,7 @@ def test_the_command_of_a_rank_takes_its_part(
         monkeypatch.setenv("WORLD_SIZE", "2")
         assert main(["predict", str(checkpoint), str(folder), "--jsonl", str(tmp_path / "r.jsonl")]) == 0
     assert main(["predict", str(checkpoint), str(folder), "--json", str(tmp_path / "r.json")]) == 2
-    assert "--json: shard 2/2 (RANK, WORLD_SIZE of the environment)" not in capsys.readouterr().out
+    assert "--json: shard 2/2 (from RANK, WORLD_SIZE)" not in capsys.readouterr().out
     monkeypatch.delenv("RANK")
     monkeypatch.delenv("WORLD_SIZE")
     files = [str(tmp_path / f"r.{number}-of-2.jsonl") for number in (1, 2)]

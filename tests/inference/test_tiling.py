@@ -47,7 +47,7 @@ def test_tiles_cover_the_image_and_overlap(height: int, width: int, size: int, o
 
 @pytest.mark.parametrize(("size", "overlap"), [(0, 0.2), (640, -0.1), (640, 0.6)])
 def test_tiles_that_are_none(size: int, overlap: float) -> None:
-    with pytest.raises(ConfigError, match="tiles must be at least 1 pixel and the overlap from 0 to"):
+    with pytest.raises(ConfigError, match="tiles must be at least 1 \\(pixel\\) and overlap between 0 and"):
         Tiling(size, overlap)
 
 

@@ -156,11 +156,11 @@ def test_only_the_rest_is_asked_for(url: str, asked: dict[str, list[str]], tmp_p
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("unversioned", "connection closed after 90,000 bytes; the same command resumes it"),
+        ("unversioned", "connection closed after 90,000 bytes; run the command again to resume"),
         ("long", "connection closed after 300,000 bytes"),
-        ("short", f"its SHA-256 is .*, but it should be {DIGEST}; the download was removed"),
+        ("short", f"its SHA-256 is .*, but expected {DIGEST}; the download was removed"),
         ("stated", "its SHA-256 is .*, but the server states 0000"),
-        ("other", "sends another part of the file than it was asked for"),
+        ("other", "sent another range of the file than requested"),
         ("huge", "has 1,000,000,000,000,000 bytes, more than the limit of 400,000"),
         ("endless", "has more than the limit of 400,000 bytes"),
         ("loop", "HTTP error 302"),
@@ -205,7 +205,7 @@ def test_two_at_the_same_time(url: str, asked: dict[str, list[str]], tmp_path: P
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/a", "file:///etc/hostname", "/etc/hostname", "http://[::1/a"])
 def test_other_urls(url: str, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match=r"no http or https URL|IPv6"):
+    with pytest.raises(DownloadError, match=r"not an http or https URL|IPv6"):
         download(url, tmp_path / "a")
 
 

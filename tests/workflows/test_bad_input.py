@@ -67,7 +67,7 @@ def spoil(folder: Path, change: Change) -> Path:
 def test_no_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
     line = message(capsys, finetune(tmp_path / "empty", tmp_path / "o"))
-    assert "holds no COCO JSON" in line
+    assert "contains no COCO JSON" in line
     assert "annotations/*.json" in line
     assert "no such folder" in message(capsys, finetune(tmp_path / "nowhere", tmp_path / "o"))
 
@@ -348,7 +348,7 @@ def test_initial_weights_exclude_each_other(
     digits: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = finetune(digits, tmp_path / "o", "--init-from", str(run / "best.pt"), "--scratch")
-    assert "--scratch and --init-from exclude each other" in message(capsys, given)
+    assert "--scratch and --init-from cannot be combined" in message(capsys, given)
     assert "--seed must be at least 0, not -1" in message(capsys, finetune(digits, tmp_path / "o", "--seed", "-1"))
 
 

@@ -1,4 +1,4 @@
-"""``tldet browse``: a page that holds everything it shows, with labels before and after augmentation."""
+"""``tldet browse``: a self-contained page, with labels before and after augmentation."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_predictions_next_to_labels(digits: Path, run: Path, tmp_path: Path) -> 
     browse(digits, html=tmp_path / "page.html", split="test", model=run / "best.pt", count=2, device="cpu")
     for image in content(tmp_path / "page.html")["images"]:
         labels, predictions = image["views"]
-        assert predictions["title"] == "predictions"
+        assert predictions["title"] == "detections"
         assert (predictions["width"], predictions["height"]) == (labels["width"], labels["height"])
         assert all(0.05 <= row[5] <= 1 for row in predictions["rows"])
         assert all(row[5] == -1 for row in labels["rows"])

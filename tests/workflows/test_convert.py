@@ -74,7 +74,7 @@ def test_both_meanings_of_voc_corners_survive(tmp_path: Path, boxes: str) -> Non
 def test_a_folder_with_files_is_refused(tmp_path: Path) -> None:
     source = make(tmp_path / "source", "coco")
     convert(source, to="yolo", out=tmp_path / "out")
-    with pytest.raises(OutputError, match="holds an earlier conversion"):
+    with pytest.raises(OutputError, match="contains an earlier conversion"):
         convert(source, to="voc", out=tmp_path / "out")
     assert main(["convert", str(source), "--to", "voc", "--out", str(source)]) == 2
 

@@ -192,7 +192,7 @@ def test_a_source_is_converted_and_checked(name: str, served: tuple[Path, str], 
     assert {path.name for path in out.iterdir()} - {".lock"} == {"annotations", RECEIPT_NAME, *folders}
     layout = resolve_layout(out, None, None, None, tmp_path / "run", 0)
     assert layout.train.images.is_dir()
-    with pytest.raises(OutputError, match="holds a downloaded dataset"):
+    with pytest.raises(OutputError, match="contains a downloaded dataset"):
         fetched(name, served, out)
 
 
@@ -216,7 +216,9 @@ def test_digests(served: tuple[Path, str], tmp_path: Path, caplog: pytest.LogCap
     assert again.files[0]["compared_with"] == "the first download"
     path = local("balloon", served)
     packed(served[0] / "balloon_dataset.zip", {**balloon("train"), **balloon("val"), "new.txt": b"1"})
-    with pytest.raises(DownloadError, match=r"at the first download it was .* remove .*digests.*json and run again"):
+    with pytest.raises(
+        DownloadError, match=r"but that of the first download was .* remove .*digests.*json and run the command again"
+    ):
         get_data(str(path), out=tmp_path / "c")
     assert [one for one in (tmp_path / "c" / WORK).rglob("*") if one.is_file()] == []
     stated = hashlib.sha256((served[0] / "balloon_dataset.zip").read_bytes()).hexdigest()
@@ -224,7 +226,7 @@ def test_digests(served: tuple[Path, str], tmp_path: Path, caplog: pytest.LogCap
     path.write_text(text)
     assert get_data(str(path), out=tmp_path / "c").files[0]["compared_with"] == "the publisher"
     path.write_text(text.replace(stated, "0" * 64))
-    with pytest.raises(DownloadError, match=rf"balloon_dataset.zip: its SHA-256 is {stated}, but it should be 0000"):
+    with pytest.raises(DownloadError, match=rf"balloon_dataset.zip: its SHA-256 is {stated}, but expected 0000"):
         get_data(str(path), out=tmp_path / "d")
 
 
@@ -252,7 +254,7 @@ def test_missing_images_and_files(served: tuple[Path, str], tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"instances_train2017.json: 1 image missing, the first is 2\.jpg"):
         get_data(str(path), out=tmp_path / "a")
     path.write_text(path.read_text().replace("train: train2017", "train: elsewhere"))
-    with pytest.raises(DataError, match="coco: the downloaded files contain no elsewhere"):
+    with pytest.raises(DataError, match="coco: the downloaded files do not contain elsewhere"):
         get_data(str(path), out=tmp_path / "b")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a.txt").write_text("")
@@ -266,9 +268,9 @@ def test_a_part_of_a_coco_json_keeps_all_other_values() -> None:
     assert left_out == 2
     assert (part["info"], part["categories"]) == (whole["info"], whole["categories"])
     assert (part["images"], part["annotations"]) == (whole["images"][1:2], whole["annotations"][1:2])
-    with pytest.raises(DataError, match=r"a.json: none of its images is among the files"):
+    with pytest.raises(DataError, match=r"a.json: none of its images was downloaded"):
         restricted(content, {"1.jpg"}, "a.json")
-    with pytest.raises(DataError, match=r"a.json: is no COCO JSON"):
+    with pytest.raises(DataError, match=r"a.json: is not COCO JSON"):
         restricted(b"[]", {"1.jpg"}, "a.json")
 
 
@@ -285,8 +287,8 @@ def test_a_part_of_a_coco_json_keeps_all_other_values() -> None:
         ("license: MIT\nfiles:\n- url: http://a/b.zip\nannotations:\n  trian: a", "unknown key 'trian'; did you mean"),
         ("license: MIT\nfiles:\n- url: http://a/b.zip\nannotations: a\nformat: vco", "format 'vco' is unknown"),
         ("licence: MIT", "unknown key 'licence'; did you mean 'license'"),
-        ("a: [", "is not YAML"),
-        ("!!python/object/apply:os.system ['true']", "is not YAML"),
+        ("a: [", "is not valid YAML"),
+        ("!!python/object/apply:os.system ['true']", "is not valid YAML"),
         ("- a", "must have the keys"),
     ],
 )
@@ -303,7 +305,7 @@ def test_the_command(served: tuple[Path, str], tmp_path: Path, capsys: pytest.Ca
     shown = capsys.readouterr()
     assert "license: MIT" in shown.out
     assert "train: 1 image, 1 object" in shown.out
-    assert "recorded; none is published" in shown.err
+    assert "recorded for later downloads" in shown.err
     assert main(["data", "get", "bcd", "--out", str(tmp_path / "c")]) == 2
     assert "tldet data: error: bcd: no such dataset; did you mean 'bccd'?" in capsys.readouterr().err
     assert main(["data", "get", str(tmp_path / "no.yaml")]) == 2

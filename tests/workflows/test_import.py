@@ -617,9 +617,9 @@ def test_invalid_initial_weights(digits: Path, tmp_path: Path, monkeypatch: pyte
         CheckpointError, match=r"cannot download .*258fb6c6\.pth \(no network\); place the file at .*empty"
     ):
         finetune(digits, out=tmp_path / "b", model="faster_rcnn_r50", weights="coco", steps=1)
-    with pytest.raises(TrainingError, match="--weights coco and --scratch exclude each other"):
+    with pytest.raises(TrainingError, match="--weights coco and --scratch cannot be combined"):
         finetune(digits, out=tmp_path / "c", model="faster_rcnn_r50", weights="coco", scratch=True)
-    with pytest.raises(TrainingError, match="--weights coco and --backbone exclude each other"):
+    with pytest.raises(TrainingError, match="--weights coco and --backbone cannot be combined"):
         finetune(digits, out=tmp_path / "d", model="faster_rcnn_r50", weights="coco", backbone="resnet18")
     with pytest.raises(CheckpointError, match="no such file"):
         finetune(digits, out=tmp_path / "e", weights=tmp_path / "none.pth")

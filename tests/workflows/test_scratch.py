@@ -100,7 +100,7 @@ def test_options_that_need_weights(digits: Path, tmp_path: Path, option: str) ->
     ],
 )
 def test_transfer_options(digits: Path, tmp_path: Path, options: TransferOptions, name: str) -> None:
-    with pytest.raises(TrainingError, match=f"--scratch and --{name} exclude each other"):
+    with pytest.raises(TrainingError, match=f"--scratch and --{name} cannot be combined"):
         finetune(
             digits, out=tmp_path / "out", model="retinanet_lite0", steps=0, scratch=True, **vars(options), report=False
         )

@@ -336,7 +336,7 @@ def test_an_address_in_use_is_one_line(server: Server, run: Path, capsys: pytest
 
 def test_a_missing_extra_is_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tldet.workflows.serve.serve.find_spec", lambda name: None if name == "uvicorn" else name)
-    with pytest.raises(ConfigError, match=r"uvicorn not installed: pip install 'tldet\[serve\]'"):
+    with pytest.raises(ConfigError, match=r"uvicorn is not installed: pip install 'tldet\[serve\]'"):
         serve(run / "best.pt")
 
 

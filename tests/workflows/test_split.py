@@ -1,4 +1,4 @@
-"""``tldet split``: shares, groups, folds, and copies that stay together."""
+"""``tldet split``: fractions, groups, folds, and duplicates in the same split."""
 
 from __future__ import annotations
 
@@ -127,20 +127,20 @@ def test_seeds(tmp_path: Path) -> None:
 
 def test_bad_input(tmp_path: Path) -> None:
     scenes(tmp_path / "data", 4)
-    with pytest.raises(ConfigError, match="exclude each other"):
+    with pytest.raises(ConfigError, match="cannot be combined"):
         split(tmp_path / "data", out=tmp_path / "out", folds=2, test=0.2)
     with pytest.raises(ConfigError, match="leave no images for training"):
         split(tmp_path / "data", out=tmp_path / "out", val=0.6, test=0.4)
     with pytest.raises(ConfigError, match="--group-by must be"):
         split(tmp_path / "data", out=tmp_path / "out", group_by="patient")
-    with pytest.raises(ConfigError, match="no image has it"):
+    with pytest.raises(ConfigError, match="no image has this field"):
         split(tmp_path / "data", out=tmp_path / "out", group_by="field:patient")
-    with pytest.raises(ConfigError, match="not a regular expression"):
+    with pytest.raises(ConfigError, match="invalid regular expression"):
         split(tmp_path / "data", out=tmp_path / "out", group_by="name:(")
     with pytest.raises(DataError, match="cannot be divided into 9 parts"):
         split(tmp_path / "data", out=tmp_path / "out", folds=9)
     assert not (tmp_path / "out").exists()
     split(tmp_path / "data", out=tmp_path / "out")
-    with pytest.raises(OutputError, match="holds an earlier split"):
+    with pytest.raises(OutputError, match="contains an earlier split"):
         split(tmp_path / "data", out=tmp_path / "out")
     assert main(["split", str(tmp_path / "none"), "--out", str(tmp_path / "other")]) == 2

@@ -157,8 +157,8 @@ def test_no_common_class_is_reported(run: Path, digits: Path, tmp_path: Path, ca
     ("more", "error"),
     [
         (["--freeze", "backbon"], "freeze.layers: 'backbon' matches no parameters; did you mean backbone"),
-        (["--freeze", "backbone", "--scratch"], "--scratch and --freeze exclude each other"),
-        (["--l2-sp", "1", "--scratch"], "--scratch and --l2-sp exclude each other"),
+        (["--freeze", "backbone", "--scratch"], "--scratch and --freeze cannot be combined"),
+        (["--l2-sp", "1", "--scratch"], "--scratch and --l2-sp cannot be combined"),
         (["--gradual", "--minutes", "1"], "give the length in epochs or steps"),
         (["--fold-names", "case"], "class_match: needs detector weights"),
         (

@@ -56,7 +56,7 @@ def add_option(group: Any, name: str, one: Option, default: object) -> None:
 
 
 def _add_flag(group: Any, name: str, one: Option, default: object) -> None:
-    """Add a flag; one with three states becomes two flags that exclude each other."""
+    """Add a flag; one with three states becomes two flags that cannot be combined."""
     if one.off is None:
         group.add_argument(
             flag(name, default), dest=name, action=f"store_{str(default is not True).lower()}", help=_help(one.help)

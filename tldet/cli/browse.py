@@ -11,7 +11,7 @@ from tldet.workflows.browse.request import BrowseRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "write a page with the images, labels and statistics of a dataset"
+SUMMARY = "write an HTML page with the images, labels and statistics of a dataset"
 
 
 def arguments(parser: ArgumentParser) -> None:

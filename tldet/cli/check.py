@@ -11,7 +11,7 @@ from tldet.workflows.check.request import CheckRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "find what is wrong with a dataset, and repair what is determined"
+SUMMARY = "find problems in a dataset, and repair those with an unambiguous correction"
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from tldet.workflows.report.request import CompareRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "compare detectors on the same images"
+SUMMARY = "compare detectors on the same images, with confidence intervals, and write an HTML report"
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -11,8 +11,8 @@ from tldet.workflows.get_data.request import DataGetRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "download a dataset"
-_GET = "download, unpack, convert and check a dataset; the same command resumes an interrupted download"
+SUMMARY = "download a public dataset as COCO JSON"
+_GET = "download a dataset, unpack it and convert it to COCO JSON; repeat the command to resume an interrupted download"
 
 
 def arguments(parser: ArgumentParser) -> None:

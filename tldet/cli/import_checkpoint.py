@@ -11,7 +11,7 @@ from tldet.workflows.command_requests import ImportRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "convert an MMDetection or torchvision checkpoint to a tldet checkpoint"
+SUMMARY = "convert a checkpoint of another toolkit (MMDetection, torchvision, D-FINE, ...) to a tldet checkpoint"
 
 
 def arguments(parser: ArgumentParser) -> None:

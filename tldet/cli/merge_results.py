@@ -11,7 +11,7 @@ from tldet.workflows.predict.request import MergeResultsRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "merge results files of tldet predict --shard, and convert them"
+SUMMARY = "merge the JSON Lines files of tldet predict --shard, and convert them"
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from tldet.workflows.predict.request import PredictRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "run a detector on images and video"
+SUMMARY = "run a detector on images, videos and cameras"
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -12,7 +12,7 @@ from tldet.workflows.report.request import ReportRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "write a page on what a detector gets wrong"
+SUMMARY = "analyze the errors of a detector, and write an HTML report"
 
 
 def arguments(parser: ArgumentParser) -> None:

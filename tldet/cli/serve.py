@@ -12,7 +12,7 @@ from tldet.workflows.serve.request import ServeRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "serve a detector by HTTP, with a web page"
+SUMMARY = "serve a detector over HTTP, with a web page"
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from tldet.workflows.split.request import SplitRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "split a dataset by class and group, or into folds"
+SUMMARY = "split a dataset into training, validation and test splits or folds, stratified by class"
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -22,11 +22,11 @@ HINTS = {"resume": "not needed, the same command resumes the study in --out"}
 _KINDS = {
     "transfer": (
         TransferStudyRequest,
-        "compare training from scratch, a frozen backbone, full fine-tuning, ...",
+        "compare training from scratch, with a frozen backbone, full fine-tuning, ...",
     ),
     "backbones": (BackboneStudyRequest, "compare backbones in one recipe"),
-    "data": (DataStudyRequest, "measure AP over the number of training images and predict it for more images"),
-    "variants": (VariantStudyRequest, "compare variants with any settings: NAME=KEY=VALUE[,KEY=VALUE...]"),
+    "data": (DataStudyRequest, "measure AP as a function of the number of training images, and predict it for more"),
+    "variants": (VariantStudyRequest, "compare variants with arbitrary settings: NAME=KEY=VALUE[,KEY=VALUE...]"),
     "augment": (AugmentStudyRequest, "compare augmentation presets"),
 }
 

@@ -55,9 +55,9 @@ def _examine(path: Path) -> Content:
         return Content(f"has no {' and no '.join(missing)}")
     keys = _first_keys(bytes(memoryview(fields["annotations"])[: 1 << 20]))
     if "segments_info" in keys:
-        return Content("holds panoptic annotations (segments_info), not objects")
+        return Content("contains panoptic annotations (segments_info), not objects")
     if keys and not keys & {"bbox", "segmentation"}:
-        return Content("holds no objects: its first annotation has neither bbox nor segmentation (captions?)")
+        return Content("contains no objects: its first annotation has neither bbox nor segmentation (captions?)")
     return Content()
 
 

@@ -65,7 +65,7 @@ def lone_surrogate(values: Any) -> str | None:
 def half_pair(values: Any, name: str) -> DataError:
     """Create the error for the first text in ``values`` with a lone surrogate."""
     location = lone_surrogate(values) or "a text"
-    return DataError(f"{name}: {location} holds half of a UTF-16 pair (a lone surrogate); correct this text")
+    return DataError(f"{name}: {location} contains half of a UTF-16 pair (a lone surrogate); correct this text")
 
 
 def large_integer(values: Any, name: str) -> DataError:

@@ -50,14 +50,15 @@ class RandomCrop(SampleTransform):
 
 @TRANSFORMS.register_module()
 class RandomTile(SampleTransform):
-    """Cut a tile out of an image that is larger, as prediction with ``tiles`` does; the scale is unchanged.
+    """Crop a random tile from an image that is larger, for prediction with ``tiles``; the scale is unchanged.
 
     Place it before ``Resize``, which resizes the tile.
 
     Args:
-        size: side of the tile in pixels; an image that is smaller in one direction is not cut in this direction.
-        p: probability; otherwise the whole image is used, as prediction does too.
-        on_object: probability that the tile is placed over a random object. Most tiles of a large image are empty.
+        size: width and height of the tile in pixels; an image with a shorter side is not cropped along this side.
+        p: probability of a tile; otherwise the whole image is used, because prediction uses it too.
+        on_object: probability that the tile contains the center of a random object. Most tiles of a large image contain
+            no object.
         least_visible: objects with a smaller visible fraction than this are ignored in training.
     """
 
@@ -66,7 +67,7 @@ class RandomTile(SampleTransform):
         require_ranges(self, size="[1, inf)", p="[0, 1]", on_object="[0, 1]", least_visible="[0, 1]")
 
     def __call__(self, sample: LabeledSample, draws: Draws) -> LabeledSample:
-        """Cut a tile, or return the sample unchanged."""
+        """Crop a tile, or return the sample unchanged."""
         random = draws.image
         height, width = sample.image.shape[:2]
         if random.random() >= self.p or max(height, width) <= self.size:
@@ -78,7 +79,7 @@ class RandomTile(SampleTransform):
         return crop(sample, (x, y, min(x + self.size, width), min(y + self.size, height)), self.least_visible)
 
     def _start(self, random: np.random.Generator, length: int, center: float | None) -> int:
-        """Draw the start of a tile along an axis, so that it contains ``center``."""
+        """Draw the start of a tile along an axis; the tile contains ``center`` unless it is None."""
         last = max(0, length - self.size)
         low = 0 if center is None else min(max(0, int(center) + 1 - self.size), last)
         high = last if center is None else min(max(0, int(center)), last)
@@ -88,20 +89,20 @@ class RandomTile(SampleTransform):
 def crop(sample: LabeledSample, window: tuple[int, int, int, int], least_visible: float) -> LabeledSample:
     """Crop a sample to an xyxy window; objects with a visible fraction below ``least_visible`` are ignored."""
     x0, y0, x1, y1 = window
-    boxes, share = cut_boxes(sample.boxes, sample.masks, window)
+    boxes, visible = cut_boxes(sample.boxes, sample.masks, window)
     kept = np.asarray((boxes[:, 2:] > boxes[:, :2]).all(1))
     shown = selected(sample, kept)
     return replace(
         shown,
         image=np.ascontiguousarray(sample.image[y0:y1, x0:x1]),
         boxes=boxes[kept] - np.array((x0, y0, x0, y0), np.float32),
-        ignore=(sample.ignore | (share < least_visible))[kept],
+        ignore=(sample.ignore | (visible < least_visible))[kept],
         masks=None if shown.masks is None else shown.masks[:, y0:y1, x0:x1],
     )
 
 
 def selected(sample: LabeledSample, rows: NDArray[np.bool_]) -> LabeledSample:
-    """Select objects of a sample; the image stays as it is."""
+    """Select objects of a sample; the image is unchanged."""
     return replace(
         sample,
         boxes=sample.boxes[rows],

@@ -142,7 +142,7 @@ class CocoDataset(SampleDataset):
         partial: do not train a class as background on images that are not annotated for it (``labeled_category_ids`` in
             the JSON); False treats every image as annotated for all classes.
         seed: random seed of augmentation.
-        on_bad_image: "error" rejects images that are missing, unreadable, truncated or of another size than in the
+        on_bad_image: "error" rejects images that are missing, unreadable, truncated or differ in size from the
             JSON; "skip" leaves them out and logs them. See :meth:`check_images`.
         max_pixels: largest number of pixels of an image; larger ones are bad images, rejected before they are decoded.
         cache: cache the parsed annotations; see :meth:`AnnotationIndex.load`.

@@ -1,4 +1,4 @@
-"""Division of images into parts: stratified by class, with the images of a group in one part."""
+"""Division of images into splits or folds: stratified by class, with all images of a group in the same one."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _Ints = NDArray[np.int64]
 
 
 def join_groups(count: int, keys: Sequence[Sequence[Hashable]], pairs: Iterable[tuple[int, int]]) -> _Ints:
-    """Return the group (I,) of each image; images with an equal key, or in a pair, are in one group.
+    """Return the group (I,) of each image; images with the same key, and the two of a pair, are in the same group.
 
     Args:
         count: number of images I.
-        keys: (I,) keys of each image, for each kind of key.
-        pairs: positions of images that show the same.
+        keys: for each kind of key, the (I,) keys of the images.
+        pairs: positions of pairs of duplicate images.
     """
     parent = np.arange(count)
 
@@ -43,12 +43,12 @@ def join_groups(count: int, keys: Sequence[Sequence[Hashable]], pairs: Iterable[
 
 
 def divide(index: AnnotationIndex, groups: _Ints, shares: Sequence[float], seed: int) -> _Ints:
-    """Divide the images of a dataset, so that each part gets its share of the images and of each class.
+    """Divide the images of a dataset, so that each part gets its fraction of the images and of each class.
 
     Args:
         index: the annotations.
         groups: (I,) group of each image; a group is not divided.
-        shares: share of each part; they add up to 1.
+        shares: fraction of each part; they sum to 1.
         seed: random seed.
 
     Returns:
@@ -71,13 +71,13 @@ def divide(index: AnnotationIndex, groups: _Ints, shares: Sequence[float], seed:
 def stratify(shown: _Ints, sizes: _Ints, shares: Sequence[float], seed: int) -> _Ints:
     """Assign groups to parts by iterative stratification (Sechidis et al. 2011, algorithm 1), whole groups at a time.
 
-    The groups of the rarest class are assigned first, large groups before small ones, each to the part that lacks most
-    images of the class.
+    The groups of the rarest class are assigned first, large groups before small ones, each to the part that still needs
+    the most images of the class.
 
     Args:
-        shown: (G, K) number of images of each group that show a class.
+        shown: (G, K) number of images of each group that contain a class.
         sizes: (G,) number of images of each group.
-        shares: (P,) share of each part.
+        shares: (P,) fraction of each part.
         seed: random seed.
 
     Returns:
@@ -94,8 +94,8 @@ def stratify(shown: _Ints, sizes: _Ints, shares: Sequence[float], seed: int) -> 
         label = int(np.where(present > 0, present, len(sizes) + 1).argmin()) if present.any() else None
         chosen = left if label is None else left[shown[left, label] > 0]
         for group in chosen.tolist():
-            wanted = room if label is None else lacking[:, label]
-            best = max(range(len(share)), key=lambda one: (wanted[one], room[one], random.random()))
+            needed = room if label is None else lacking[:, label]
+            best = max(range(len(share)), key=lambda one: (needed[one], room[one], random.random()))
             part[group] = best
             lacking[best] -= shown[group]
             room[best] -= sizes[group]

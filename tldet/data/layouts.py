@@ -115,13 +115,13 @@ class AnnotationFiles:
             raise DataError(f"{self._found(damaged[0])}; repair or remove it, or give --train")
         usable = [one for one in self.candidates if one.usable]
         if not usable:
-            raise DataError(f"{self.folder}: holds no COCO JSON{self._instead()} ({LOOKED_FOR})")
+            raise DataError(f"{self.folder}: contains no COCO JSON{self._instead()} ({LOOKED_FOR})")
         if len(usable) > 1 and any(one.split is None for one in usable):
             names = self._list(usable)
             raise DataError(f"{self.folder}: cannot tell which JSON to train on ({names}); give --train and --val")
         if usable[0].split is not None:
             raise DataError(
-                f"{self.folder}: holds no training annotations, only {self._list(usable)} of other splits; give --train"
+                f"{self.folder}: has no training annotations, only {self._list(usable)} of other splits; give --train"
             )
         return usable[0].path
 
@@ -176,7 +176,7 @@ class AnnotationFiles:
             start = next((start for start in COMPANIONS if one.path.name.startswith(start)), None)
             twin = start and one.path.with_name(f"instances_{one.path.name.removeprefix(start)}")
             if twin in paths:
-                log.info("%s: not used, because %s holds the objects of the same images", one.path, twin)
+                log.info("%s: not used, because %s contains the objects of the same images", one.path, twin)
             else:
                 kept.append(one)
         return kept

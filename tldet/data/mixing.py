@@ -1,7 +1,7 @@
-"""Transforms that change the scale of an image within its size, and that combine several images.
+"""Large-scale jitter, and transforms that combine several images.
 
-Sizes are those of the sample, so these transforms follow a ``Resize``. Objects of which less than ``least_visible``
-remains are ignored in training; objects that are gone are dropped.
+The output has the size of the input image, so these transforms are used after a ``Resize``. Objects of which less than
+the fraction ``least_visible`` remains visible are ignored in training; invisible objects are dropped.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from tldet.errors import ConfigError, DataError
 from tldet.registry import TRANSFORMS
 from tldet.structures.image import ImageArray, Size
 
-GRAY = 114  # of pixels that no image covers
+GRAY = 114  # value of pixels that no image covers
 Span = tuple[float, float]
 
 
 @TRANSFORMS.register_module()
 class LargeScaleJitter(SampleTransform):
-    """Scale the image by a random factor and crop it to its old size (Ghiasi et al. 2021, section 3).
+    """Scale the image by a random factor and crop it to its original size (Ghiasi et al. 2021, section 3).
 
-    A factor above 1 enlarges a random window; a factor below 1 gives a smaller image, which its batch pads.
+    A factor above 1 enlarges a random window. A factor below 1 gives a smaller image, which is padded in its batch.
 
     Args:
         scale: smallest and largest factor.
@@ -51,7 +51,7 @@ class LargeScaleJitter(SampleTransform):
 
 
 class _Mixing(SampleTransform):
-    """Base class of transforms that combine a sample with further ones, with probability ``p``."""
+    """Base class of transforms that combine a sample with others, with probability ``p``."""
 
     extra = 1
 
@@ -66,7 +66,9 @@ class _Mixing(SampleTransform):
 
 @TRANSFORMS.register_module()
 class Mosaic(_Mixing):
-    """Put windows of four images around a random center, in the size of the first image (Bochkovskiy et al. 2020).
+    """Combine random crops of four images that meet at a random center (Bochkovskiy et al. 2020).
+
+    The output has the size of the first image.
 
     Args:
         scale: smallest and largest factor by which each image is scaled.
@@ -107,10 +109,10 @@ class Mosaic(_Mixing):
 
 @TRANSFORMS.register_module()
 class MixUp(_Mixing):
-    """Blend the image with a window of another one; the objects of both count (Zhang et al. 2018, 2019).
+    """Blend the image with a random crop of another one, and keep the objects of both (Zhang et al. 2018, 2019).
 
     Args:
-        weight: smallest and largest weight of the image itself.
+        weight: smallest and largest weight of the first image.
         least_visible: objects with a smaller visible fraction than this are ignored in training.
         p: probability.
     """
@@ -134,11 +136,11 @@ class MixUp(_Mixing):
 class CopyPaste(_Mixing):
     """Paste objects of another image by their masks (Ghiasi et al. 2021).
 
-    The samples need masks (``masks=True`` in the section of the split). Objects below the pasted ones lose the covered
-    pixels, and their boxes shrink to the rest. Crowd regions and objects without a mask are not pasted.
+    The samples need masks (``data.train.masks=True``). Pasted objects occlude the objects below them, whose masks and
+    boxes are reduced to the visible part. Crowd regions and objects without a mask are not pasted.
 
     Args:
-        fraction: probability of each object to be pasted.
+        fraction: probability that an object is pasted.
         least_visible: objects with a smaller visible fraction than this are ignored in training.
         p: probability.
     """
@@ -155,7 +157,7 @@ class CopyPaste(_Mixing):
             DataError: the samples have no masks.
         """
         if sample.masks is None:
-            raise DataError("transform CopyPaste: needs masks; set data.train.masks=True, or leave CopyPaste out")
+            raise DataError("transform CopyPaste needs masks; set data.train.masks=True, or remove CopyPaste")
         part, (y, x) = _placed_window(others[0], sample.size, draws.image, self.least_visible)
         assert part.masks is not None
         chosen = (draws.image.random(len(part.boxes)) < self.fraction) & ~part.ignore & (pixel_counts(part.masks) > 0)
@@ -173,13 +175,13 @@ class CopyPaste(_Mixing):
 def _uncovered(
     sample: LabeledSample, masks: MaskPixels, covered: NDArray[np.bool_], least_visible: float
 ) -> LabeledSample:
-    """Remove covered pixels (H, W) from the objects of a sample; objects without a mask stay as they are."""
+    """Remove covered pixels (H, W) from the objects of a sample; objects without a mask are unchanged."""
     before, pixels = mask_boxes(masks), pixel_counts(masks)
     left = masks & ~covered[None]
-    share = np.where(pixels > 0, pixel_counts(left) / np.maximum(pixels, 1), 1.0)
-    boxes = np.where((share < 1)[:, None], fit_to_masks(sample.boxes, before, mask_boxes(left)), sample.boxes)
-    hidden = replace(sample, boxes=boxes, masks=left, ignore=sample.ignore | (share < least_visible))
-    return selected(hidden, share > 0)
+    visible = np.where(pixels > 0, pixel_counts(left) / np.maximum(pixels, 1), 1.0)
+    boxes = np.where((visible < 1)[:, None], fit_to_masks(sample.boxes, before, mask_boxes(left)), sample.boxes)
+    hidden = replace(sample, boxes=boxes, masks=left, ignore=sample.ignore | (visible < least_visible))
+    return selected(hidden, visible > 0)
 
 
 def _scaled_window(
@@ -211,7 +213,7 @@ def _random_crop(sample: LabeledSample, size: Size, random: np.random.Generator,
 
 
 def _moved(sample: LabeledSample, corner: tuple[int, int], size: Size) -> LabeledSample:
-    """Move boxes and masks to (y, x) in an image of ``size``; the image stays as it is."""
+    """Move boxes and masks to (y, x) in an image of ``size``; the image of the sample is unchanged."""
     y, x = corner
     (h, w), masks = sample.size, None
     if sample.masks is not None:
@@ -221,7 +223,7 @@ def _moved(sample: LabeledSample, corner: tuple[int, int], size: Size) -> Labele
 
 
 def _joined(sample: LabeledSample, image: ImageArray, parts: Sequence[LabeledSample]) -> LabeledSample:
-    """Return a sample with the objects of several ones on another image."""
+    """Return a sample with a new image and the objects of several samples."""
     labels = None if sample.labels is None else np.concatenate([np.asarray(part.labels) for part in parts])
     masks = None if sample.masks is None else np.concatenate([np.asarray(part.masks) for part in parts])
     return replace(

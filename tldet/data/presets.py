@@ -1,4 +1,4 @@
-"""Augmentation presets: training transforms by name, which follow the ``Resize`` of a recipe."""
+"""Augmentation presets: lists of training transforms, applied after the ``Resize`` of a recipe."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ _FLIP = {"type": "HorizontalFlip", "p": 0.5}
 def preset(name: str, *, masks: bool) -> list[dict[str, Any]]:
     """Return the transforms of a preset.
 
-    - ``none``: no transform.
-    - ``light``: horizontal flips and small changes of color, which suit short runs.
-    - ``standard``: crops, shifts, scaling, small rotations, colors, and sometimes blur or noise.
-    - ``strong``: large-scale jitter, mosaic and MixUp, stronger colors, blur, noise and compression, and dropped
-      regions; copy-paste for models with masks.
+    - ``none``: no transforms.
+    - ``light``: horizontal flips and weak color jitter, for short runs.
+    - ``standard``: crops, horizontal flips, shifts, scaling, small rotations and color jitter; blur, noise or JPEG
+      compression with probability 0.1.
+    - ``strong``: large-scale jitter, horizontal flips, mosaic, MixUp, rotations, shear, strong color jitter and coarse
+      dropout; blur, noise or JPEG compression with probability 0.2; copy-paste if the samples have masks.
 
     Args:
         name: one of :data:`PRESETS`.
-        masks: the samples have masks.
+        masks: True if the samples have masks.
     """
     if name == "strong":
         return _strong([{"type": "CopyPaste", "p": 0.3}] if masks else [])

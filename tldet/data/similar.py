@@ -1,9 +1,10 @@
 """Identical and nearly identical images: resized, recompressed and mirrored copies.
 
-The perceptual hash of an image is a gray thumbnail of 8 x 8 pixels, without its mean and scaled to length 1: the dot
-product of two hashes is the correlation of the thumbnails. All pairs of hashes are compared, each also with its three
-mirror images. A candidate pair must then correlate in 32 x 32 pixels, as a whole and in its details: images of the same
-kind, such as microscope images with the same shading, differ there.
+The perceptual hash of an image is a gray thumbnail of 8 x 8 pixels, minus its mean and scaled to unit length, so that
+the dot product of two hashes is the correlation of the thumbnails. Each hash is compared with all others and with their
+three mirror images. The thumbnails of 32 x 32 pixels of a candidate pair must also correlate, both as a whole and after
+a blurred copy is subtracted (the details): images of the same kind, such as microscope images with the same shading,
+differ in the details.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _MIRRORS: tuple[tuple[Mirror, int, int], ...] = (
 )
 SIDE, HASH = 32, 8  # pixels of thumbnail and hash
 _CANDIDATE, _WHOLE, _DETAILS = 0.94, 0.9, 0.75  # least correlation of hashes, of thumbnails, and of their details
-_FLAT = 1.5  # standard deviation of the gray values below which images can only be identical
+_FLAT = 1.5  # images with a lower standard deviation of gray values are compared by their bytes only
 _BLOCK = 2048  # images compared at a time
 _THREADS, _CHUNK = 8, 32
 
@@ -56,14 +57,14 @@ class Thumbnails:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two images that show the same.
+    """Two identical or nearly identical images.
 
     Attributes:
         first: position of the first image.
-        second: position of the second, which is larger.
-        correlation: of the thumbnails; 1 for identical files.
-        mirror: how the second image is mirrored; empty if it is not.
-        identical: the files are equal.
+        second: position of the second image, larger than ``first``.
+        correlation: correlation of the thumbnails; 1 for identical files.
+        mirror: "mirrored", "upside down", or "turned by 180 degrees" for the second image; empty if it is neither.
+        identical: True if the files have the same bytes.
     """
 
     first: int
@@ -123,7 +124,7 @@ def find_pairs(found: Thumbnails, track: Track = iter) -> list[Pair]:
 
     Args:
         found: the thumbnails.
-        track: wraps the first rows of blocks, to show progress.
+        track: wraps the blocks, to show progress.
     """
     pairs = {(one.first, one.second): one for one in _identical(found.digests)}
     deviation = found.gray.reshape(len(found.gray), -1).std(1) if len(found.gray) else np.zeros(0)
@@ -174,9 +175,9 @@ def _candidates(gray: NDArray[np.uint8], track: Track) -> Iterator[tuple[int, in
 
 
 def compare_thumbnails(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> float | None:
-    """Return the correlation of two thumbnails if they show the same image, else None.
+    """Return the correlation of two thumbnails of the same image, None for different images.
 
-    Details are what is left without a blurred copy.
+    Details are the difference to a blurred copy.
     """
     first, second = one.astype(np.float32), np.ascontiguousarray(two).astype(np.float32)
     whole = _correlation(first, second)

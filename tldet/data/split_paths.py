@@ -133,12 +133,12 @@ def _named(splits: Mapping[str | None, Split], root: Path | None) -> dict[str, S
     found = {split: one for split, one in splits.items() if split is not None}
     if None in splits and "train" in found:
         raise DataError(
-            f"{root}: {splits[None].images} holds images outside of the splits; assign each image to a split"
+            f"{root}: {splits[None].images} contains images outside of the splits; assign each image to a split"
         )
     if None in splits:
         found["train"] = splits[None]
     if "train" not in found:
-        raise DataError(f"{root}: holds no training images, only those of {' and '.join(found)}; give --train")
+        raise DataError(f"{root}: contains no training images, only those of {' and '.join(found)}; give --train")
     return found
 
 
@@ -199,7 +199,7 @@ def _foreign_evaluation(data: Path, images: str | Path | None, source: SourceOpt
         return next(iter(splits.values()))
     found = splits.get("test") or splits.get("val") or splits.get(None)
     if found is None:
-        raise DataError(f"{data}: holds no test or validation images; give the annotations to evaluate on as --data")
+        raise DataError(f"{data}: contains no test or validation images; give the annotations to evaluate on as --data")
     return found
 
 
@@ -225,4 +225,4 @@ def _to_evaluate(files: AnnotationFiles) -> Path:
         return usable[0]
     names = ", ".join(str(path.relative_to(files.folder)) for path in usable[:SHOWN])
     what = f"several JSON files of unknown splits ({names})" if usable else "no test or validation annotations"
-    raise DataError(f"{files.folder}: holds {what}; give the JSON to evaluate on as --data")
+    raise DataError(f"{files.folder}: contains {what}; give the JSON to evaluate on as --data")

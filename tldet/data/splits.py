@@ -26,9 +26,9 @@ _NAMED = 10  # classes in a message
 def split_one(split: Split, out: Path, *, seed: int, share: float = 0.2) -> tuple[Split, Split]:
     """Split one JSON by images into a training and a validation split, reproducible by ``seed``.
 
-    Equal images (the same file, or files with the same bytes) stay together. Validation gets at least one image of
-    every class that has several, as far as there is room; the remaining images are stratified by their rarest class.
-    The only image of a class stays in training.
+    Identical images (the same file, or files with the same bytes) are put in the same split. Validation gets at least
+    one image of every class that has several, as far as its size permits; the remaining images are stratified by their
+    rarest class. The only image of a class stays in training.
 
     Args:
         split: the dataset to split.
@@ -51,7 +51,7 @@ def split_one(split: Split, out: Path, *, seed: int, share: float = 0.2) -> tupl
     np.logical_or.at(shown_in, groups, shown)
     val = _draw(shown_in, sizes, min(max(1, round(share * len(index))), len(index) - 1), seed)[groups]
     if not val.any():
-        why = "all its images are equal" if len(sizes) == 1 else "every image is the only image of some class"
+        why = "all its images are identical" if len(sizes) == 1 else "every image is the only image of some class"
         raise DataError(f"{split.annotations}: cannot be split into training and validation: {why}; give --val")
     chosen = {"train": index.image_ids[~val], "val": index.image_ids[val]}
     written = [write_split(split, set(ids.tolist()), out / f"{name}.json") for name, ids in chosen.items()]
@@ -62,7 +62,7 @@ def split_one(split: Split, out: Path, *, seed: int, share: float = 0.2) -> tupl
 
 
 def _equal_images(split: Split, index: AnnotationIndex) -> NDArray[np.int64]:
-    """Return the number (I,) of each image's group; equal images share a group."""
+    """Return the number (I,) of each image's group; identical images share a group."""
     paths = [split.images / name for name in resolve_names(split.images, index.file_names, split.annotations)]
     same = same_images(paths, np.arange(len(paths)), missing=True)
     return np.unique(same, return_inverse=True)[1].astype(np.int64)
@@ -72,7 +72,7 @@ def _draw(shown: NDArray[np.bool_], sizes: NDArray[np.int64], target: int, seed:
     """Choose groups for validation.
 
     Args:
-        shown: (G, K) bool, True if a group of equal images shows a class.
+        shown: (G, K) bool, True if a group of identical images contains a class.
         sizes: (G,) number of images of each group.
         target: number of images for validation.
         seed: random seed.
@@ -130,7 +130,7 @@ def _report_absent(split: Split, index: AnnotationIndex, shown: NDArray[np.bool_
 
 
 def shown_classes(index: AnnotationIndex) -> NDArray[np.bool_]:
-    """Return (I, K) bool: True if an image shows an object of a class. Crowd regions do not count."""
+    """Return (I, K) bool: True if an image contains an object of a class. Crowd regions do not count."""
     shown = np.zeros((len(index), len(index.class_names)), np.bool_)
     images = np.repeat(np.arange(len(index)), np.diff(index.offsets))
     shown[images[~index.crowd], index.labels[~index.crowd]] = True

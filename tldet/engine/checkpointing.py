@@ -56,7 +56,7 @@ class CheckpointManager:
         old = self.last() or (self.best_path if self.best_path.exists() else None)
         if old:
             raise TrainingError(
-                f"{self.folder} holds an earlier run ({old.name}): resume it with --resume, or choose another folder"
+                f"{self.folder} contains an earlier run ({old.name}): resume it with --resume, or choose another folder"
             )
 
     def newest(self) -> tuple[Path, dict[str, Any]]:
@@ -67,7 +67,7 @@ class CheckpointManager:
         """
         found = checkpoint.newest_readable(self.folder) if self.folder.is_dir() else None
         if found is None:
-            raise TrainingError(f"nothing to resume: {self.folder} holds no readable checkpoint (step_*.pt)")
+            raise TrainingError(f"nothing to resume: {self.folder} contains no readable checkpoint (step_*.pt)")
         return found
 
     def save_step(self, run: Trainer) -> None:
@@ -144,7 +144,7 @@ def restore_run(run: Trainer, saved: Mapping[str, Any], path: Path) -> dict[str,
     """
     training = saved.get("training")
     if training is None:
-        raise TrainingError(f"{path} holds only weights, no training state; start a new run from it with --init-from")
+        raise TrainingError(f"{path} contains weights but no training state; start a new run from it with --init-from")
     try:
         _load(run, saved, training)
         _set_precision(run, training, path)

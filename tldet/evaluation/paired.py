@@ -22,7 +22,7 @@ class Paired:
     Attributes:
         overall: difference of the mean over classes, with its bootstrap interval over images.
         classes: difference of each class; None without objects.
-        p: probability of a difference at least as large if the detectors are interchangeable on each image.
+        p: p-value of the difference: probability of one at least as large if the detectors are interchangeable.
     """
 
     overall: Interval
@@ -91,7 +91,7 @@ def _ap(matches: Sequence[Matches], weights: Ints) -> Floats:
 
 
 def _joined(first: Matches, second: Matches) -> Matches:
-    """Return the detections of both, as if those of the second were on I further images."""
+    """Concatenate the matches of both detectors; images of the second one are numbered from I on."""
     images = np.concatenate([first.images, second.images + len(first.objects)])
     scores = np.concatenate([first.scores, second.scores])
     order = np.lexsort((np.concatenate([first.images, second.images]), -scores))

@@ -1,1 +1,1 @@
-"""Export of detectors: one graph from uint8 images to detections, as ONNX, OpenVINO or torch.export files."""
+"""Export of detectors as one graph from uint8 images to detections, in ONNX, OpenVINO or torch.export format."""

@@ -1,4 +1,4 @@
-"""Files of exported detectors; each is written under a temporary name and renamed."""
+"""Writing of exported detectors; each file is written under a temporary name and renamed."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def write_export(
     Args:
         format: ``onnx``, ``openvino`` or ``torch``.
         program: the graph.
-        path: output file; OpenVINO's weights are written to a ``.bin`` file beside it.
+        path: output file; OpenVINO's weights are written to a ``.bin`` file next to it.
         names: names of inputs and outputs.
-        metadata: plain values that go into the file.
+        metadata: plain values that are stored in the file.
 
     Raises:
-        ConfigError: a package is missing, or the graph does not fit the format.
+        ConfigError: a package is missing, or the format cannot represent the graph.
         OutputError: the file cannot be written.
     """
     if format == "torch":
@@ -64,7 +64,7 @@ def onnx_bytes(
     """Return a graph as an ONNX file of opset ``OPSET``, with its weights inside.
 
     Raises:
-        ConfigError: a package is missing, an operator has no ONNX form, or the file would exceed 2 GiB.
+        ConfigError: a package is missing, an operator cannot be exported to ONNX, or the file would exceed 2 GiB.
     """
     for package in ("onnx", "onnxscript"):
         need(package, "onnx")
@@ -95,7 +95,7 @@ def onnx_bytes(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the exporter's notes about its own internals."""
+    """Silence the log messages and warnings of the exporter."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,6 +1,6 @@
 """Graph of a complete detector: uint8 images and their sizes in, detections out.
 
-Letters for shapes: B images, H and W sides of the padded images, N detections.
+Letters for shapes: B images, H and W height and width of the padded images, N detections.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _LARGEST = 4096  # pixels of a dynamic side
 
 @dataclass(frozen=True)
 class GraphOptions:
-    """Form of a graph.
+    """Inputs and outputs of a graph.
 
     Attributes:
-        size: (height, width) of the padded images, multiples of 32; an example if the size is dynamic.
-        dynamic_batch: any number of images instead of 1.
-        dynamic_size: any height and width that are multiples of 32.
-        raw: output of the network without decoding.
+        size: (height, width) of the padded images, multiples of 32; only an example if ``dynamic_size`` is True.
+        dynamic_batch: accept any number of images instead of 1.
+        dynamic_size: accept any height and width that are multiples of 32.
+        raw: return the outputs of the network without decoding.
     """
 
     size: tuple[int, int]
@@ -63,8 +63,8 @@ class DetectorGraph(nn.Module):
 
         Returns:
             boxes (B, N, 4) float32 xyxy in pixels of ``images``, scores (B, N) float32, labels (B, N) int64, counts
-            (B,) int64 of valid rows, and for a mask detector mask patches (B, N, S, S) float32. Rows are sorted by
-            score, and zero from the count on.
+            (B,) int64, the number of valid rows, and for a mask detector mask patches (B, N, S, S) float32. Rows are
+            sorted by score; rows from ``counts`` on are zero.
         """
         x = normalized(images.permute(0, 3, 1, 2), self.detector.preprocess)
         below = torch.arange(x.shape[2], device=x.device)[:, None] < sizes[:, 0, None, None]
@@ -96,7 +96,7 @@ def raw_names(detector: Detector, size: tuple[int, int]) -> list[str]:
 
 
 class _PaddedConv(nn.Module):
-    """A convolution with SAME padding whose stride divides the sides of its input, so that the padding is constant."""
+    """Convolution with constant SAME padding, for inputs whose sides are multiples of its stride."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ def prepare_for_tracing(detector: Detector, *, half: bool = False) -> Detector:
         half: compute convolutions and matrix products in fp16.
 
     Returns:
-        The same detector; it computes the same as before except for ``half``.
+        The same detector; without ``half``, its outputs are unchanged.
     """
     fuse(detector.eval())
     convs: dict[nn.Module, nn.Module] = {m: _PaddedConv(m) for m in detector.modules() if isinstance(m, Conv2dSame)}
@@ -144,7 +144,7 @@ class _Half(nn.Module):
 
 
 def _halve(detector: Detector) -> None:
-    """Compute backbone, neck, and the convolutions and linear layers of the head in fp16; the rest stays in fp32."""
+    """Compute backbone, neck, and the convolutions and linear layers of the head in fp16, all else in fp32."""
     head: Any = detector.head
     layers = [m for m in head.modules() if type(m) in (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, _PaddedConv)]
     inside = {m.conv for m in layers if isinstance(m, _PaddedConv)}
@@ -161,7 +161,7 @@ def trace_graph(detector: Detector, options: GraphOptions) -> torch.export.Expor
     head: Any = detector.head
     if not options.raw and not hasattr(head, "decode_tensors"):
         raise ConfigError(
-            f"head {type(head).__name__} has no decode_tensors, which export needs; --raw exports without"
+            f"head {type(head).__name__} has no decode_tensors, which export needs; --raw exports the raw outputs"
         )
     batch = 2 if options.dynamic_batch else 1
     example = (torch.zeros(batch, *options.size, 3, dtype=torch.uint8), torch.tensor([options.size] * batch))

@@ -1,4 +1,4 @@
-"""ONNX operators for the operators of :mod:`tldet.models.ops.graph`."""
+"""Translation of the operators of :mod:`tldet.models.ops.graph` to ONNX."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from onnxscript import opset18 as op
 from tldet.models.ops.nms import NMS_ROWS
 from tldet.models.pooling import ROI_ALIGN_PYRAMID
 
-_LEFT_OUT = -1.0  # score of boxes that take no part in NMS
+_LEFT_OUT = -1.0  # score of boxes that are excluded from NMS
 
 
 def translate_nms_rows(boxes: Any, scores: Any, groups: Any, good: Any, iou: float, keep: int) -> Any:

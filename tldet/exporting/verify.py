@@ -1,6 +1,6 @@
-"""Comparison of an exported detector with the original: detections as sets.
+"""Comparison of the detections of an exported detector with those of the checkpoint, as sets.
 
-Letters for shapes: N detections of one image by the original, M by the export.
+Letters for shapes: N detections of the checkpoint on one image, M of the exported file.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from tldet.text import are, counted
 
 @dataclass(frozen=True)
 class Tolerance:
-    """Largest difference of equal detections.
+    """Tolerances of the comparison.
 
     Attributes:
-        box: pixels of a box coordinate in the input of the network.
-        score: difference of the scores.
-        matched: least fraction of detections with an equal counterpart, of both sides.
+        box: largest difference of box coordinates, in pixels of the network input.
+        score: largest difference of scores.
+        matched: minimum fraction of the detections of both sides that have an equal counterpart.
     """
 
     box: float
@@ -34,12 +34,12 @@ TOLERANCES = {"fp32": Tolerance(0.05, 1e-3, 0.99), "fp16": Tolerance(2.0, 0.02, 
 
 @dataclass
 class Comparison:
-    """Detections of both sides on some images.
+    """Counts and differences of the detections on some images.
 
     Attributes:
         images: number of images.
-        reference: number of detections of the original.
-        exported: number of detections of the export.
+        reference: number of detections of the checkpoint.
+        exported: number of detections of the exported file.
         matched: number of pairs of equal detections.
         box: largest difference of a box coordinate in a pair, pixels.
         score: largest difference of the scores in a pair.
@@ -58,7 +58,7 @@ class Comparison:
         return self.matched / max(self.reference, self.exported, 1) if self.reference or self.exported else 1.0
 
     def add(self, reference: Detections, found: Detections, tolerance: Tolerance) -> None:
-        """Match the detections on one image; each is part of one pair at most, the best scores choose first."""
+        """Match the detections on one image one to one, best score first."""
         self.images += 1
         self.reference += len(reference)
         self.exported += len(found)

@@ -24,7 +24,7 @@ from tldet.structures.image import ImageArray
 
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"  # kept unchanged; all others are percent-encoded
-TIMEOUT = 30  # seconds without an answer
+TIMEOUT = 30  # seconds without a response
 _BLOCK = 1 << 20
 ONE = (str, bytes, bytearray, memoryview, os.PathLike, Reduced, Mapping)  # iterable, but not lists of images
 

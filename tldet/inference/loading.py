@@ -47,7 +47,7 @@ def load(
 
     Raises:
         CheckpointError: the file cannot be read.
-        ConfigError: there is no such device, a package is missing, the model does not apply NMS, or an option does not
+        ConfigError: there is no such device, a package is missing, NMS cannot be changed, or an option does not
             apply to the file.
     """
     options: dict[str, Any] = {"nms_per_class": nms_per_class, "max_pixels": max_pixels, "tiles": tiles}

@@ -37,18 +37,18 @@ class Predictor:
     """A detector with its input size, classes and precision.
 
     Args:
-        model: the detector, on its device, or an exported one. A detector is changed for inference: norms are folded,
-            and weights are stored in the memory layout and precision. ``restore`` of a checkpoint returns an unchanged
-            detector.
+        model: the detector, on its device, or an exported one. A detector is modified for inference: norms are folded,
+            and weights are converted to the memory layout and precision. Use ``restore`` to get an unmodified detector
+            from a checkpoint.
         category_ids: category id of each label in the dataset.
         short: length of the short side to which images are resized.
         long: largest length of the long side.
         precision: precision and memory layout.
         nms_per_class: apply NMS per class (True) or across classes (False); None keeps the setting of the model.
         max_pixels: largest number of pixels of an image file; larger ones are rejected before they are decoded.
-        tiles: side of the tiles in pixels into which larger images are cut (see :mod:`tldet.inference.tile_merging`);
-            None predicts on whole images.
-        overlap: least overlap of neighboring tiles, as a fraction of ``tiles``.
+        tiles: width and height in pixels of the tiles into which larger images are cut (see
+            :mod:`tldet.inference.tile_merging`); None predicts on whole images.
+        overlap: minimum overlap of neighboring tiles, as a fraction of ``tiles``.
         scores: score thresholds and temperature of the checkpoint.
     """
 
@@ -133,8 +133,8 @@ class Predictor:
             images: an image, or a list, iterator or (N, ...) array of images. An image is a path, an http(s) URL,
                 encoded content (bytes or a binary file object), a PIL image, the output of :meth:`open`, or an array or
                 tensor of shape (H, W), (H, W, C) or (C, H, W): gray, gray and alpha, RGB or RGBA, as uint8, uint16,
-                bool, or float in 0..1. An iterator is read as far ahead as needed to fill batches. A large JPEG is best
-                given as a path: only as much of it is decoded as needed.
+                bool, or float in 0..1. An iterator is consumed in advance as far as necessary to fill batches. Pass
+                large JPEGs as paths: they are decoded at a reduced size if possible.
             score: score threshold; None for those of the checkpoint, else 0.3. Detections below the threshold of the
                 head itself (``score_thr`` in its settings) are never returned.
             batch: largest number of images per batch. A batch contains images of one padded size only, so that the
@@ -164,12 +164,12 @@ class Predictor:
     __call__ = predict
 
     def open(self, image: Any, *, channels: Channels = "rgb", name: str = "image") -> Reduced:
-        """Read an image as :meth:`predict` accepts it; a JPEG is decoded no larger than needed."""
+        """Read an image of any type that :meth:`predict` accepts; JPEGs are decoded at a reduced size if possible."""
         bounds = self.tiling.bounds(self.short, self.long) if self.tiling else (self.short, self.long)
         return open_image(image, bounds, channels=channels, limits=self.limits, name=name)
 
     def prepare(self, image: Reduced) -> PreparedImage:
-        """Resize an image, or cut it into tiles and resize these, for :meth:`stream`."""
+        """Resize an image, or cut it into tiles and resize the tiles, for :meth:`stream`."""
         views, tiles = self.tiling.cut(image) if self.tiling else ([image], None)
         return PreparedImage([self.sample(view) for view in views], tiles)
 

@@ -1,4 +1,4 @@
-"""Prediction on columns of data, as Ray Data's ``map_batches`` passes them; Ray itself is not needed."""
+"""Prediction in ``map_batches`` of Ray Data, on batches of columns; this module does not import Ray."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ Columns = Mapping[str, NDArray[Any]]
 
 
 class RayPredictor:
-    """Callable for ``map_batches``: a column of images in, columns of detections out.
+    """Callable class for ``map_batches`` that predicts on a column of images.
 
-    Ray creates one per worker, which loads the detector once::
+    Ray creates one instance per worker, which loads the detector once::
 
         images.map_batches(RayPredictor, fn_constructor_args=["best.pt"], batch_size=16, concurrency=2)
 
-    The output has the columns of the input without those of pixels or encoded images, and per row ``boxes`` (n, 4)
-    float32 xyxy, ``scores`` (n,) float32, ``labels`` (n,) int64, ``names`` (n,) and ``readable``.
+    The output has the columns of the input, without ``column`` unless it contains paths, and for each row ``boxes``
+    (n, 4) float32 xyxy in pixels, ``scores`` (n,) float32, ``labels`` (n,) int64, ``names`` (n,) and bool ``readable``.
 
     Args:
-        detector: a checkpoint or an exported detector, which every machine can read, or a predictor.
-        column: column of paths, encoded images or (H, W, 3) arrays.
+        detector: path of a checkpoint or an exported detector that every machine can read, or a predictor.
+        column: column of paths, encoded images or (H, W, 3) uint8 RGB arrays.
         score: score threshold.
         batch: largest number of images per batch of the network.
         on_error: ``raise`` stops at an image that cannot be read; with ``skip`` its row has no detections, and
             ``readable`` is False.
-        options: of :func:`~tldet.inference.predictor.load`.
+        options: options of :func:`~tldet.inference.loading.load`.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class RayPredictor:
 
 
 def _ragged(rows: Sequence[Detections], value: Callable[[Detections], Any]) -> NDArray[Any]:
-    """Return an array of one object per row."""
+    """Return an object array with one value per row."""
     column = np.empty(len(rows), object)
     for number, row in enumerate(rows):
         column[number] = value(row)

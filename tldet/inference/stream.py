@@ -12,7 +12,7 @@ from tldet.errors import DataError
 from tldet.inference.tiling import Tiles
 from tldet.structures.detections import Detections
 
-WAITING = 4  # number of batches of images held back until images of the same size fill a batch
+WAITING = 4  # limit of the images that wait until images of the same size fill a batch, in batches
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ def stream(
     """Predict on images as they arrive.
 
     Args:
-        items: prepared images, or the errors of images that cannot be read. They are consumed as far ahead as needed
-            to fill batches.
+        items: prepared images, or the errors of images that cannot be read. They are consumed in advance as far as
+            necessary to fill batches.
         predict: the detector.
-        select: chooses the detections of a sample to keep, by their scores.
+        select: selects the detections of a sample by score.
         batch: largest number of samples per batch.
 
-    Returns:
-        Lists of (number, detections or error) of the images that a batch has completed; each image occurs once, with
-        its number in ``items``.
+    Yields:
+        after each batch, a list of (number, detections or error) of the images that it completed; ``number`` is the
+        index in ``items``, and each image occurs once.
     """
     waiting = _Waiting(items)
     for group in by_padded_size(waiting, batch, WAITING * batch):
@@ -64,7 +64,7 @@ def stream(
 
 
 class _Waiting:
-    """Images with samples that are not predicted yet."""
+    """Images whose samples are not all predicted yet."""
 
     def __init__(self, items: Iterable[PreparedImage | DataError]) -> None:
         self._items = items
@@ -86,7 +86,7 @@ class _Waiting:
                 yield sample
 
     def enter(self, numbers: Sequence[int], found: Sequence[Detections]) -> list[tuple[int, Result]]:
-        """Enter the detections of samples; return the results of images that are complete."""
+        """Store the detections of samples; return the results of completed images."""
         for sample, detections in zip(numbers, found, strict=True):
             number, row = self._places.pop(sample)
             prepared, rows = self._open[number]
@@ -97,6 +97,6 @@ class _Waiting:
         return self.done()
 
     def done(self) -> list[tuple[int, Result]]:
-        """Return and forget the results of images that are complete."""
+        """Return the results of completed images, and remove them."""
         done, self._done = self._done, []
         return done

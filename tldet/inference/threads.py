@@ -53,13 +53,13 @@ def prefetch(items: Iterable[_T], depth: int) -> Iterator[_T]:
 
 
 def mapped(work: Callable[[_A], _T], items: Iterable[_A], workers: int, depth: int) -> Iterator[_T]:
-    """Yield ``work(item)`` of each item in order, computed ahead by a pool of threads.
+    """Yield ``work(item)`` of each item in order, computed in advance by a pool of threads.
 
     Args:
         work: the function; its errors are raised here.
         items: the items.
         workers: number of threads.
-        depth: largest number of results that are computed or wait to be taken.
+        depth: maximum number of results in progress or waiting to be consumed.
     """
     waiting: deque[Future[_T]] = deque()
     pool = ThreadPoolExecutor(workers)

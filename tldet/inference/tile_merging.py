@@ -1,8 +1,9 @@
 """Merging the detections of overlapping tiles.
 
-Each object is taken from a view that shows it whole: objects up to the size of the overlap from a tile, larger ones
-from a tile or from the whole image, which is predicted too. A detection that touches the border between two tiles is
-cut. It is left out if the tile on the other side shows the whole object; otherwise the pieces on both sides are joined.
+A view is a tile or the whole image. Objects that fit into the overlap are complete in at least one tile, and are taken
+from tiles only; larger ones are also taken from the whole image. A detection that touches the border between two tiles
+may be truncated. It is dropped if the tile on the other side contains the whole object; otherwise the truncated
+detections of both sides are merged.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.structures.masks import InstanceMasks, on_boxes
 
-SAME = 0.5  # IoU, within the area that two views share, from which two detections are one object
-COVERED = 0.7  # fraction of a piece inside a whole object from which the piece is part of it
-MARGIN = 0.125  # distance to the border of a tile, as a fraction of the overlap, up to which a detection touches it
+SAME = 0.5  # least IoU, within the area that two views share, of two detections of the same object
+COVERED = 0.7  # least fraction of a truncated detection inside a complete one of the same object
+MARGIN = 0.125  # largest distance of a detection that touches the border of a tile, as a fraction of the overlap
 Boxes = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
@@ -39,11 +40,11 @@ class TileMerger:
     """Detections of all tiles of an image, and of the whole image.
 
     Args:
-        found: detections of each tile in its own pixels, then those of the whole image.
+        found: detections of each tile in pixels of the tile, then those of the whole image.
         windows: the tiles, a grid.
         size: (height, width) of the image.
-        shared: least overlap of the tiles in pixels.
-        per_class: two detections of different classes are never one object.
+        shared: minimum overlap of the tiles in pixels.
+        per_class: if True, detections of different classes are never merged.
     """
 
     def __init__(
@@ -70,12 +71,12 @@ class TileMerger:
         return Detections.merge([self.found[whole], *joined])
 
     def _touched(self) -> NDArray[np.bool_]:
-        """Return (N, 4): the detection touches the left, upper, right, lower border of its tile inside the image."""
+        """Return (N, 4) bool: True if a detection touches the left, upper, right, lower border to another tile."""
         inner = self._views != np.array([0, 0, self._size[1], self._size[0]])
         return np.asarray((np.abs(self._boxes - self._views) <= self._margin) & inner)
 
     def _shown_across(self, touched: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return (N,): the tile across a touched border shows all of the object that this tile shows."""
+        """Return (N,) bool: True if the tile across a touched border contains the detection completely."""
         across = np.zeros(len(touched), bool)
         for axis in (0, 1):
             low = np.array(sorted({window[axis] for window in self._windows}))  # borders of the tiles along the axis
@@ -87,11 +88,11 @@ class TileMerger:
         return across
 
     def _small(self) -> NDArray[np.bool_]:
-        """Return (N,): some tile shows the object whole."""
+        """Return (N,) bool: True for boxes that fit into the overlap, so that some tile contains them completely."""
         return np.asarray((self._boxes[:, 2:] - self._boxes[:, :2] <= self._shared).all(1))
 
     def _distinct(self, rows: Rows) -> list[int]:
-        """Return the rows without those that another view shows with a higher score."""
+        """Return the rows without duplicates of a detection of another view with a higher score."""
         kept: list[int] = []
         for row in rows.tolist():
             if not self._same(row, kept).any():
@@ -99,7 +100,7 @@ class TileMerger:
         return kept
 
     def _groups(self, rows: Rows) -> list[list[int]]:
-        """Return the pieces of each object."""
+        """Group the truncated detections of each object."""
         groups: list[list[int]] = []
         for row in rows.tolist():
             own = [group for group in groups if self._same(row, group).any()]
@@ -108,28 +109,28 @@ class TileMerger:
         return groups
 
     def _is_part(self, group: list[int], whole: list[int]) -> bool:
-        """Return True if pieces are parts of a whole object."""
+        """Return True if truncated detections belong to the object of a complete one."""
         box, objects = _around(self._boxes[group]), self._alike(group[0], whole)
         covered = _shared_area(box, self._boxes[objects]) / max(float(_area(box)), 1e-9)
         return bool((covered >= COVERED).any()) or all(self._same(row, whole).any() for row in group)
 
     def _united(self, group: list[int]) -> Detections:
-        """Return the pieces of an object as one detection, with the class and score of the best piece."""
-        pieces = self.found[sorted(group)]
-        boxes = torch.from_numpy(_around(self._boxes[group])).to(pieces.boxes)[None]
-        best, masks = pieces[:1], None
-        if isinstance(pieces.masks, InstanceMasks):
-            patches = on_boxes(pieces.masks, boxes.expand(len(pieces), 4)).amax(0, keepdim=True)
-            masks = replace(pieces.masks, patches=patches, boxes=boxes)
+        """Merge truncated detections into one, with the class and score of the best one."""
+        parts = self.found[sorted(group)]
+        boxes = torch.from_numpy(_around(self._boxes[group])).to(parts.boxes)[None]
+        best, masks = parts[:1], None
+        if isinstance(parts.masks, InstanceMasks):
+            patches = on_boxes(parts.masks, boxes.expand(len(parts), 4)).amax(0, keepdim=True)
+            masks = replace(parts.masks, patches=patches, boxes=boxes)
         return replace(best, boxes=boxes, masks=masks)
 
     def _alike(self, row: int, others: Sequence[int]) -> Rows:
-        """Return the rows among ``others`` whose class allows them to be the same object."""
+        """Return the rows among ``others`` with the class of ``row``; all of them if classes are ignored."""
         rows = np.array(others, np.int64)
         return rows[self._labels[rows] == self._labels[row]] if self._per_class else rows
 
     def _same(self, row: int, others: Sequence[int]) -> NDArray[np.bool_]:
-        """Return which detections of other views are the same object, for those with the class."""
+        """Return bool for each row of :meth:`_alike` from another view: True if it is the same object as ``row``."""
         rows = self._alike(row, others)
         rows = rows[(self._views[rows] != self._views[row]).any(1)]
         mine, theirs = self._views[row], self._views[rows]
@@ -157,6 +158,6 @@ def _area(boxes: Boxes) -> Boxes:
 
 
 def _shared_area(one: Boxes, boxes: Boxes) -> Boxes:
-    """Return the areas (N,) that boxes (N, 4) share with one box, or with as many."""
+    """Return the intersection areas (N,) of boxes (N, 4) with one box (4,), or with the N boxes of ``one``."""
     low, high = np.maximum(one[..., :2], boxes[..., :2]), np.minimum(one[..., 2:], boxes[..., 2:])
     return np.asarray((high - low).clip(min=0).prod(-1))

@@ -1,4 +1,4 @@
-"""Tiled prediction: large images are cut into overlapping tiles, whose detections are merged."""
+"""Tiled prediction: large images are cut into overlapping tiles, and the detections of the tiles are merged."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Tiling:
     """Division of images into tiles.
 
     Attributes:
-        size: side of a tile in pixels of the image.
-        overlap: least overlap of neighboring tiles, as a fraction of ``size``.
-        per_class: two detections of different classes are never one object.
+        size: width and height of a tile in pixels of the original image.
+        overlap: minimum overlap of neighboring tiles, as a fraction of ``size``.
+        per_class: if True, detections of different classes are never merged.
 
     Raises:
         ConfigError: a value is out of range.
@@ -34,16 +34,16 @@ class Tiling:
     def __post_init__(self) -> None:
         if self.size < 1 or not 0 <= self.overlap <= 0.5:
             raise ConfigError(
-                f"tiles must be at least 1 pixel and the overlap from 0 to 0.5, not {self.size} and {self.overlap}"
+                f"tiles must be at least 1 (pixel) and overlap between 0 and 0.5, not {self.size} and {self.overlap}"
             )
 
     @property
     def shared(self) -> int:
-        """Least overlap in pixels."""
+        """Minimum overlap in pixels."""
         return math.floor(self.size * self.overlap)
 
     def windows(self, size: Size) -> list[Window]:
-        """Return the tiles of an image of ``size``, row by row; they are evenly spaced."""
+        """Return the evenly spaced tiles of an image of (height, width) ``size``, row by row."""
         ys, xs = (self._starts(length) for length in size)
         return [Window(x, y, min(x + self.size, size[1]), min(y + self.size, size[0])) for y in ys for x in xs]
 
@@ -61,8 +61,8 @@ class Tiling:
         """Cut an image into tiles.
 
         Returns:
-            The tiles, followed by the whole image, and how they are merged. The image alone and None if it fits into
-            one tile.
+            The tiles followed by the whole image, and the :class:`Tiles` that merges their detections; only the image
+            and None if it fits into one tile.
         """
         if max(image.whole) <= self.size:
             return [image], None
@@ -86,10 +86,10 @@ class Tiles:
     size: Size
 
     def merge(self, found: Sequence[Detections]) -> Detections:
-        """Merge detections.
+        """Merge the detections of the tiles and of the whole image.
 
         Args:
-            found: detections of each tile in its own pixels, then those of the whole image.
+            found: detections of each tile in pixels of the tile, then those of the whole image.
 
         Returns:
             Detections in pixels of the image, best score first.

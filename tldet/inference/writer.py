@@ -128,7 +128,7 @@ class VideoWriter:
 
 @contextlib.contextmanager
 def drawn_video(path: Path | None, rate: Fraction) -> Iterator[Callable[[Frame, Detections], None]]:
-    """Yield a function that draws detections on frames and writes them in a thread of its own.
+    """Yield a function that draws detections on frames and writes them in a separate thread.
 
     Args:
         path: the video; None draws and writes nothing.

@@ -1,7 +1,7 @@
 """Attention and small networks of query-based detectors.
 
-Letters for shapes: B images, N tokens, Q queries, C channels, h attention heads, L levels, P sampled points of a head
-over all levels.
+Letters for shapes: B images, N tokens, Q queries, C channels, h attention heads, L levels, P points sampled by a head
+on all levels.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_OFFSET = 0.5  # a sampled point at offset 1 lies on the side of the query's box (Lv et al. 2024)
+_OFFSET = 0.5  # scale of offsets: offset 1 lies on the border of the query's box (Lv et al. 2024)
 
 
 class MLP(nn.Module):
-    """Linear layers with ReLUs (or another activation) between them."""
+    """Linear layers with ReLU activations between them."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, layers: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class MLP(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., inputs) to (..., outputs)."""
+        """Map (..., inputs) to (..., outputs)."""
         for number, layer in enumerate(self.layers):
             x = F.relu(x) if number else x
             x = layer(x)
@@ -42,7 +42,7 @@ class MLP(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention whose queries and keys, but not values, carry position embeddings."""
+    """Multi-head self-attention; position embeddings are added to queries and keys, not to values."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.out_proj.bias)
 
     def forward(self, x: Tensor, position: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(B, N, C) to (B, N, C); ``mask`` (B, 1, N, N) bool is true where a row may attend to a column."""
+        """Map (B, N, C) to (B, N, C); ``mask`` (B, 1, N, N) bool is True if a row may attend to a column."""
         batch, tokens, channels = x.shape
         q, k = self.qk_proj(x + position).view(batch, tokens, 2, self.heads, -1).permute(2, 0, 3, 1, 4)
         v = self.v_proj(x).view(batch, tokens, self.heads, -1).transpose(1, 2)
@@ -66,9 +66,10 @@ class SelfAttention(nn.Module):
 
 
 class DeformableAttention(nn.Module):
-    """Attention to a few points of each level around the query's box (Zhu et al. 2021, equation 3).
+    """Attention to a few points per level around the query's box (Zhu et al. 2021, equation 3).
 
-    The number of points may differ between levels (Lv et al. 2024, section 3.1). ``grid_sample`` reads the points.
+    The number of points may differ between levels (Lv et al. 2024, section 3.1). Points are sampled with
+    ``grid_sample``.
     """
 
     def __init__(self, channels: int, heads: int, points: Sequence[int]) -> None:
@@ -81,7 +82,7 @@ class DeformableAttention(nn.Module):
         self._initialize()
 
     def _initialize(self) -> None:
-        """Spread the points of each head along its own direction, further out from point to point."""
+        """Initialize the offsets: the points of each head lie in one direction, at increasing distances."""
         angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
         direction = torch.stack([angle.cos(), angle.sin()], -1)
         direction = direction / direction.abs().amax(-1, keepdim=True)
@@ -93,11 +94,11 @@ class DeformableAttention(nn.Module):
         nn.init.zeros_(self.attention_weights.bias)
 
     def forward(self, query: Tensor, boxes: Tensor, values: Sequence[Tensor]) -> Tensor:
-        """Sample and mix the values of each query.
+        """Sample the values of each query, and compute their weighted sum.
 
         Args:
             query: (B, Q, C).
-            boxes: (B, Q, 4) shares.
+            boxes: (B, Q, 4) normalized.
             values: L x (B * h, C / h, H, W).
 
         Returns:
@@ -108,8 +109,8 @@ class DeformableAttention(nn.Module):
         weights = self.attention_weights(query).float().view(batch, queries, self.heads, -1).softmax(-1)
         center, extent = boxes[:, :, None, None, :2], boxes[:, :, None, None, 2:]
         scale = self.get_buffer("scale").to(offsets.dtype)
-        places = center + offsets * scale * extent * _OFFSET  # (B, Q, h, P, 2)
-        grid = (2 * places - 1).transpose(1, 2).flatten(0, 1)  # (B * h, Q, P, 2)
+        locations = center + offsets * scale * extent * _OFFSET  # (B, Q, h, P, 2)
+        grid = (2 * locations - 1).transpose(1, 2).flatten(0, 1)  # (B * h, Q, P, 2)
         sampled = [
             F.grid_sample(value.float(), part, mode="bilinear", padding_mode="zeros", align_corners=False)
             for value, part in zip(values, grid.split(self.points, 2), strict=True)
@@ -130,7 +131,7 @@ class Gate(nn.Module):
         nn.init.zeros_(self.gate.bias)
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
-        """(B, Q, C) and (B, Q, C) to (B, Q, C)."""
+        """Merge queries (B, Q, C) before and after cross-attention."""
         first, second = self.gate(torch.cat([before, after], -1)).sigmoid().chunk(2, -1)
         out: Tensor = self.norm(first * before + second * after)
         return out

@@ -1,10 +1,11 @@
 """Contrastive denoising queries (Li et al. 2022, DN-DETR; Zhang et al. 2023, DINO, section 3.3).
 
-In training, noisy copies of the objects enter a decoder as further queries. A positive must recover its object, a
-negative, shifted further, must be background. Copies come in groups that do not see each other.
+In training, noisy copies of the objects are additional queries of the decoder. From a positive query, the decoder must
+recover the object; a negative query, which is shifted further, must be classified as background. The copies form groups
+that do not attend to each other.
 
-Letters for shapes: B images, D denoising queries, Q other queries, K classes, G objects of the image that has most.
-Boxes are (center x, center y, width, height) in shares of the image.
+Letters for shapes: B images, D denoising queries, Q other queries, K classes, G objects in the image with the most
+objects. Boxes are (center x, center y, width, height), normalized by the image size.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from tldet.models.assigners.hungarian import NONE, PaddedTargets
 from tldet.models.boxes import corners_of
 from tldet.system.device import send
 
-_EPS = 1e-5  # least side and center of a box
+_EPS = 1e-5  # smallest normalized side and center coordinate of a box
 
 
 class Noise(NamedTuple):
@@ -36,13 +37,16 @@ class Denoising(NamedTuple):
 
     labels: Tensor  # (B, D) noisy class, K for padding
     boxes: Tensor  # (B, D, 4) noisy box
-    assigned: Tensor  # (B, D) object that a positive must recover, or NONE
-    counted: Tensor  # (B, D) bool, false for padding
-    groups: Tensor  # (B,) copies of the objects, each a positive and a negative
+    assigned: Tensor  # (B, D) index of the object of a positive, or NONE
+    counted: Tensor  # (B, D) bool, False for padding
+    groups: Tensor  # (B,) number of groups; a group has one positive and one negative per object
     block: Tensor  # (B, D) group of each query
 
     def mask(self, queries: int) -> Tensor:
-        """(B, 1, D + Q, D + Q) bool, true where a query may attend: groups see themselves and the Q other queries."""
+        """Return the attention mask (B, 1, D + Q, D + Q) bool, True if a query may attend to another.
+
+        Denoising queries attend to their own group and to the Q other queries.
+        """
         batch, noisy = self.block.shape
         mask = torch.ones(batch, noisy + queries, noisy + queries, dtype=torch.bool, device=self.block.device)
         mask[:, :noisy, :noisy] = self.block[:, :, None] == self.block[:, None]
@@ -65,16 +69,16 @@ def denoising_queries(
     Args:
         objects: the ground truth.
         num_classes: K.
-        generators: random numbers of each image; None for torch's global ones.
-        count: positives per image. An image with more objects than that gets copies of a random choice of them, so that
-            the cost of attention is bounded.
-        label_noise: half of this share of the queries gets a random class.
-        box_noise: largest shift of a side, in halves of the box; negatives shift by one to two times that.
-        same_groups: give all images as many groups as the image with most objects has room for, at least one, so that
-            the queries of an image depend on its batch (the authors).
+        generators: random generator of each image; None uses torch's global random state.
+        count: maximum number of positives per image. If an image has more objects, a random selection is copied, to
+            limit the cost of attention.
+        label_noise: half of this fraction of the queries gets a random class.
+        box_noise: largest shift of a side, relative to half the box size; negatives shift by one to two times that.
+        same_groups: give all images the number of groups that fits the image with the most objects, at least one, so
+            that the queries of an image depend on its batch (the authors).
 
     Returns:
-        the queries; None without any object.
+        The queries; None if no image has objects.
     """
     most = max(objects.counts)
     if not most:
@@ -94,18 +98,18 @@ def denoising_queries(
 
 
 class _Slots(NamedTuple):
-    """Place of each denoising query; all but ``groups`` are (B, D)."""
+    """Layout of the denoising queries; all tensors except ``groups`` are (B, D)."""
 
-    number: Tensor  # object, or its place among those chosen, 0..G-1
-    real: Tensor  # bool, there is such an object
+    number: Tensor  # index of the object among the selected ones, 0..G-1
+    real: Tensor  # bool, True if this object exists
     negative: Tensor  # bool
-    counted: Tensor  # bool, false for padding
-    block: Tensor
-    groups: Tensor  # (B,)
+    counted: Tensor  # bool, False for padding
+    block: Tensor  # group of each query
+    groups: Tensor  # (B,) number of groups
 
 
 def _chosen(objects: PaddedTargets, count: int, generators: Sequence[torch.Generator | None]) -> Tensor:
-    """(B, G) the objects of each image; a random choice of ``count`` comes first if there are more."""
+    """Return the order (B, G) of the objects of each image; a random selection leads if they exceed ``count``."""
     most = objects.boxes.shape[1]
     rows = [
         torch.cat([torch.randperm(n, generator=generator), torch.arange(n, most)]) if n > count else torch.arange(most)
@@ -128,7 +132,7 @@ def _slots(counts: Sequence[int], count: int, same_groups: bool, device: torch.d
 
 
 def _draw(counted: Tensor, num_classes: int, generators: Sequence[torch.Generator | None], dtype: torch.dtype) -> Noise:
-    """Draw the noise of (B, D) queries; that of an image with a generator does not depend on its batch."""
+    """Draw the noise of (B, D) queries; with a generator, the noise of an image does not depend on its batch."""
     if any(one is None for one in generators):
         flip = torch.rand(counted.shape, dtype=torch.float32, device=counted.device)
         labels = torch.randint_like(flip, 0, num_classes, dtype=torch.int32).long()

@@ -1,11 +1,11 @@
 """Transformer decoder of query-based detectors: D-FINE (Peng et al. 2024) and RT-DETRv2 (Lv et al. 2024).
 
-Each layer lets the queries attend to each other, samples the feature maps around the box of each query (deformable
-attention, Zhu et al. 2021), and refines the boxes. D-FINE refines a distribution over the position of each side
-(fine-grained distribution refinement, Peng et al. 2024, section 4.1); RT-DETRv2 adds a correction in logit space.
+In each layer, the queries attend to each other, sample the feature maps around their boxes (deformable attention, Zhu
+et al. 2021), and refine the boxes. D-FINE refines a distribution over the position of each side (fine-grained
+distribution refinement, Peng et al. 2024, section 4.1); RT-DETRv2 adds a correction in logit space.
 
-Letters for shapes: B images, Q queries, C channels, h attention heads, L levels, P sampled points of a head over all
-levels, K classes, n + 1 bins of a distribution. Boxes are (center x, center y, width, height) in shares of the image.
+Letters for shapes: B images, Q queries, C channels, h attention heads, L levels, P points sampled by a head on all
+levels, K classes, n + 1 bins of a distribution. Boxes are (center x, center y, width, height) relative to the image.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from tldet.config import require_ranges
 from tldet.models.attention import MLP, DeformableAttention, Gate, SelfAttention
 
-_EPS = 1e-5  # keeps the logit of a share finite
-_POSITION = 10.0  # largest position embedding (the authors)
-_TOP = 4  # largest probabilities of a distribution that tell its quality
+_EPS = 1e-5  # keeps logits finite
+_POSITION = 10.0  # largest absolute value of the position embedding (the authors)
+_TOP = 4  # number of largest probabilities of a distribution from which its quality is estimated
 
 
 @dataclass(frozen=True)
@@ -33,15 +33,15 @@ class DecoderOptions:
     Attributes:
         channels: width of queries and feature maps.
         layers: number of layers.
-        eval_layers: number of layers outside of training; None for all.
+        eval_layers: number of layers used for evaluation; None for all.
         heads: attention heads.
         feedforward: hidden width of the feed-forward networks.
-        points: sampled points of each head on each level, finest first; one number for all levels.
-        refinement: "distribution": each layer refines distributions over the sides, a gate merges cross-attention,
-            which reads the maps as they are (D-FINE); "box": each layer corrects the box, maps are projected (RT-DETR).
+        points: number of points that a head samples on each level, finest first; one number for all levels.
+        refinement: "distribution": each layer refines distributions over the sides and merges cross-attention by a
+            gate (D-FINE); "box": each layer corrects the box and projects the maps (RT-DETR).
         bins: n, number of intervals of a distribution.
-        reg_scale: curvature of the bins' values: large means fine steps around 0 (D-FINE, equation 3).
-        up: value of the last bin but one, in boxes (D-FINE, equation 3).
+        reg_scale: curvature of the bin values; larger values mean finer steps around 0 (D-FINE, equation 3).
+        up: value of the second to last bin, relative to the box size (D-FINE, equation 3).
 
     Raises:
         ConfigError: a value is out of range.
@@ -68,7 +68,7 @@ class DecoderOptions:
         """Return the points on each of ``levels`` levels.
 
         Raises:
-            ValueError: ``points`` lists another number of levels, or the heads do not divide the channels.
+            ValueError: ``points`` has the wrong number of levels, or the channels are not a multiple of the heads.
         """
         points = [self.points] * levels if isinstance(self.points, int) else list(self.points)
         if len(points) != levels:
@@ -82,7 +82,7 @@ class Prediction(NamedTuple):
     """Output of one decoder layer, or of the encoder's proposals."""
 
     logits: Tensor  # (B, Q, K)
-    boxes: Tensor  # (B, Q, 4) float32 shares
+    boxes: Tensor  # (B, Q, 4) float32, normalized
     corners: Tensor | None = None  # (B, Q, 4 * (n + 1)) float32 logits of the distributions: left, top, right, bottom
     origins: Tensor | None = None  # (B, Q, 4) boxes that the distributions refine
 
@@ -120,7 +120,7 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, position: Tensor, boxes: Tensor, maps: Sequence[Tensor], mask: Tensor | None
     ) -> Tensor:
-        """(B, Q, C) queries to (B, Q, C), reading the L x (B, C, H, W) maps around the boxes (B, Q, 4)."""
+        """Map queries (B, Q, C) to (B, Q, C); sample L maps (B, C, H, W) around the boxes (B, Q, 4)."""
         x = self.norm1(x + self.self_attn(x, position, mask))
         if self.gated:
             x = self.gate(x, self.cross_attn(x + position, boxes, [self._split(level) for level in maps]))
@@ -131,14 +131,14 @@ class DecoderLayer(nn.Module):
         return out
 
     def _split(self, level: Tensor) -> Tensor:
-        """(B, C, H, W) to (B * h, C / h, H, W)."""
+        """Reshape (B, C, H, W) to (B * h, C / h, H, W)."""
         return level.reshape(len(level) * self.heads, -1, *level.shape[-2:])
 
     def _projected(self, level: Tensor) -> Tensor:
         return self._split(F.conv2d(level, self.value_proj.weight[:, :, None, None], self.value_proj.bias))
 
     def scores(self, x: Tensor, corners: Tensor) -> Tensor:
-        """(B, Q, K) class logits plus the quality estimated from the distributions (GFLv2, Li et al. 2021)."""
+        """Return (B, Q, K): class logits plus the quality estimated from the distributions (GFLv2, Li et al. 2021)."""
         chance = corners.view(*corners.shape[:2], 4, self.bins + 1).softmax(-1)
         top = chance.topk(_TOP, -1).values
         shape = torch.cat([top, top.mean(-1, keepdim=True)], -1).flatten(2)
@@ -176,10 +176,10 @@ class QueryDecoder(nn.Module):
             x: (B, Q, C) initial queries.
             boxes: (B, Q, 4) initial boxes.
             maps: L x (B, C, H, W).
-            mask: (B, 1, Q, Q) bool, true where a query may attend to another.
+            mask: (B, 1, Q, Q) bool, True if a query may attend to another.
 
         Returns:
-            a prediction for each layer; with "distribution" preceded by that of the initial boxes after the first.
+            One prediction per layer; with "distribution", one more comes first, of the initial boxes from layer 1.
         """
         maps = [level.contiguous() for level in maps]
         if self.options.refinement == "box":
@@ -223,24 +223,24 @@ class QueryDecoder(nn.Module):
         return [layer for layer in list(self.layers)[:count] if isinstance(layer, DecoderLayer)]
 
     def bin_values(self) -> Tensor:
-        """(n + 1,) value of each bin: geometric steps around 0, and twice the bound at both ends (D-FINE, eq. 3)."""
+        """Return the bin values (n + 1,): geometric steps around 0, twice the bound at both ends (D-FINE, eq. 3)."""
         bound = self.get_buffer("up") * self.get_buffer("reg_scale")  # (1,)
         half = self.options.bins // 2
         steps = (bound + 1) ** (2 * torch.arange(1, half, device=bound.device) / (self.options.bins - 2)) - 1
         return torch.cat([-2 * bound, -steps.flip(0), torch.zeros_like(bound), steps, 2 * bound])
 
 
-def logit(shares: Tensor) -> Tensor:
-    """Logits of shares in 0..1, kept finite."""
-    return torch.log(shares.clamp(min=_EPS) / (1 - shares).clamp(min=_EPS))
+def logit(x: Tensor) -> Tensor:
+    """Compute the logits of numbers in 0..1, limited to finite values."""
+    return torch.log(x.clamp(min=_EPS) / (1 - x).clamp(min=_EPS))
 
 
 def moved(origins: Tensor, distances: Tensor, reg_scale: Tensor) -> Tensor:
-    """(..., 4) boxes whose sides lie ``distances`` (..., 4) further out than those of ``origins`` (D-FINE, eq. 1).
+    """Move the sides of boxes outwards by ``distances`` (D-FINE, eq. 1).
 
     Args:
-        origins: (..., 4) shares.
-        distances: left, top, right and bottom, in units of the extent over ``reg_scale``.
+        origins: (..., 4) normalized boxes.
+        distances: (..., 4) left, top, right and bottom, in units of box size / ``reg_scale``.
         reg_scale: (1,).
     """
     center, extent = origins[..., :2], origins[..., 2:]

@@ -1,9 +1,9 @@
 """Losses of query-based detectors (DETR, Carion et al. 2020; D-FINE, Peng et al. 2024).
 
-The assignment of objects is that of :mod:`tldet.models.assigners.hungarian`.
+Objects are assigned to queries by :mod:`tldet.models.assigners.hungarian`.
 
 Letters for shapes: B images, Q queries, K classes, P pairs of a query and an object in the batch, n + 1 bins of a
-distribution. Boxes are given by center and extent, in shares of the image.
+distribution. Boxes are (center x, center y, width, height), normalized by the image size.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from tldet.structures.target import Target
 from tldet.system.device import constant
 
 ClassLoss = Literal["vfl", "mal"]
-_TEMPERATURE = 5.0  # of the distributions in self-distillation (D-FINE, equation 6)
-_SCALE = 1000.0  # boxes are compared in thousandths of the image, far above the constants that avoid divisions by 0
+_TEMPERATURE = 5.0  # temperature of self-distillation (D-FINE, equation 6)
+_SCALE = 1000.0  # scale of normalized boxes in IoU losses, so that areas are far above their epsilon
 
 
 class LossScope(NamedTuple):
-    """Which queries the losses of a prediction are computed on, and what they are divided by."""
+    """Queries and divisors of the losses of a prediction."""
 
     truth: PaddedTargets
     scored: Tensor  # (B, Q) object of each query in the classification loss, or NONE
     boxes: Tensor  # (B, Q) the same in the other losses
-    counted: Tensor | None  # (B, Q) bool, false for padding
-    shares: Tensor | None  # (B,) weight of the queries of an image
+    counted: Tensor | None  # (B, Q) bool, False for padding
+    weights: Tensor | None  # (B,) weight of the queries of an image
     objects: float | Tensor  # divisor of the classification loss
     pairs: float | Tensor  # divisor of the box losses
-    matched: float | Tensor  # queries with an object
-    rest: float | Tensor  # queries without
+    matched: float | Tensor  # number of queries with an object
+    rest: float | Tensor  # number of queries without an object
 
     def queries(self, values: Tensor) -> Tensor:
-        """(B, Q) values times the weight of each query."""
+        """Multiply values (B, Q) by the weight of each query."""
         values = values if self.counted is None else values * self.counted
-        return values if self.shares is None else values * self.shares[:, None]
+        return values if self.weights is None else values * self.weights[:, None]
 
     def of(self, values: Tensor, image: Tensor) -> Tensor:
-        """(P,) values times the weight of the image of each."""
-        return values if self.shares is None else values * self.shares[image]
+        """Multiply values (P,) by the weights of their images."""
+        return values if self.weights is None else values * self.weights[image]
 
     def distilled(self, terms: Tensor, matched: Tensor) -> Tensor:
-        """Combine terms (B, Q) of matched queries and of the others, each by the root of its number (D-FINE, eq. 6)."""
+        """Average terms (B, Q) of matched and other queries, weighted by the roots of their counts (D-FINE, eq. 6)."""
         terms = terms / 4  # mean over the sides
         terms = terms if self.counted is None else terms * self.counted
         with_object, without = (torch.as_tensor(n, device=terms.device).clamp(min=1) for n in (self.matched, self.rest))
@@ -60,7 +60,7 @@ class LossScope(NamedTuple):
 
 
 class MatchedQueries(NamedTuple):
-    """Queries that predict an object, with the object."""
+    """Pairs of a query and its object."""
 
     image: Tensor  # (P,)
     query: Tensor  # (P,)
@@ -68,7 +68,7 @@ class MatchedQueries(NamedTuple):
     labels: Tensor  # (P,)
 
     def of(self, values: Tensor) -> Tensor:
-        """(B, Q, ...) predictions to the (P, ...) float32 of the pairs."""
+        """Select the predictions of the pairs: (B, Q, ...) to (P, ...) float32."""
         return values[self.image, self.query].float()
 
 
@@ -80,13 +80,13 @@ def pairs_of(assigned: Tensor, objects: PaddedTargets) -> MatchedQueries:
 
 
 def background_of(boxes: Tensor, size: Size, targets: Sequence[Target], ignore_iof_thr: float) -> Tensor | None:
-    """(B, Q, K or 1) bool, false where a query may be an object that is not annotated; None if there is none.
+    """Return (B, Q, K or 1) bool, False if a query may be an unannotated object; None if all objects are annotated.
 
     Args:
-        boxes: (B, Q, 4) shares.
-        size: of the padded image, pixels.
+        boxes: (B, Q, 4) normalized.
+        size: (height, width) of the padded image, pixels.
         targets: ground truth of each image.
-        ignore_iof_thr: share of a box inside a crowd region from which it is no background.
+        ignore_iof_thr: fraction of a box inside a crowd region at or above which it is not trained as background.
     """
     if not any(target.partial or len(target.known.crowds) for target in targets):
         return None
@@ -109,17 +109,17 @@ def class_loss(
     alpha: float,
     gamma: float,
 ) -> Tensor:
-    """(B, Q, K) classification loss whose target is the IoU of the predicted box.
+    """Compute the classification loss (B, Q, K), whose target is the IoU of the predicted box.
 
     Args:
         logits: (B, Q, K).
         pairs: queries that predict an object.
         quality: (P,) IoU of the predicted box with its object.
-        counted: (B, Q, K) bool, false for what may or may not be an object; None counts all.
+        counted: (B, Q, K) bool, False for ignored classes, which may not be annotated; None ignores none.
         kind: "vfl": varifocal loss (Zhang et al. 2021, equation 2) with weights as in RT-DETR; "mal":
             matchability-aware loss (Huang et al. 2025, DEIM, equation 3).
         alpha: weight of negatives in the varifocal loss.
-        gamma: exponent that lowers the weight of easy negatives; in "mal" also of the target.
+        gamma: exponent that reduces the weight of easy negatives; in "mal" also the exponent of the target.
     """
     logits = logits.float()
     target = torch.zeros_like(logits)
@@ -138,27 +138,27 @@ def class_loss(
 
 
 def query_box_losses(boxes: Tensor, pairs: MatchedQueries) -> tuple[Tensor, Tensor]:
-    """L1 loss and GIoU loss (P,) of the (B, Q, 4) boxes of the pairs."""
+    """Compute L1 loss and GIoU loss, (P,) each, of the pairs' boxes in (B, Q, 4)."""
     mine = pairs.of(boxes)
     l1 = (mine - pairs.boxes).abs().sum(-1)
     return l1, giou_loss(corners_of(mine) * _SCALE, corners_of(pairs.boxes) * _SCALE)
 
 
 def pair_iou(boxes: Tensor, pairs: MatchedQueries) -> Tensor:
-    """(P,) IoU of the (B, Q, 4) boxes of the pairs with their objects."""
+    """Compute the IoU (P,) of the pairs' boxes in (B, Q, 4) with their objects."""
     return paired_iou(corners_of(pairs.of(boxes)) * _SCALE, corners_of(pairs.boxes) * _SCALE)
 
 
 def fine_grained_loss(
     corners: Tensor, origins: Tensor, pairs: MatchedQueries, values: Tensor, reg_scale: Tensor
 ) -> Tensor:
-    """(P,) fine-grained localization loss (D-FINE, equation 4) without its factor IoU, summed over the four sides.
+    """Compute the fine-grained localization loss (P,), summed over sides, without the factor IoU (D-FINE, equation 4).
 
     Args:
         corners: (B, Q, 4 * (n + 1)) logits.
         origins: (B, Q, 4) boxes that the distributions refine.
         pairs: queries that predict an object.
-        values: (n + 1,) of the bins, rising.
+        values: (n + 1,) values of the bins, ascending.
         reg_scale: (1,) see :func:`~tldet.models.query_decoder.moved`.
     """
     start, truth = pairs.of(origins), corners_of(pairs.boxes)
@@ -175,23 +175,23 @@ def fine_grained_loss(
 def distillation_terms(
     corners: Tensor, teacher: Prediction, pairs: MatchedQueries, quality: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Terms (B, Q) of localization self-distillation from the last layer (D-FINE, equation 6), and who is matched.
+    """Compute the terms of localization self-distillation from the last layer (D-FINE, equation 6).
 
     Args:
         corners: (B, Q, 4 * (n + 1)) logits of a layer.
-        teacher: prediction of the last layer; it gets no gradient.
+        teacher: prediction of the last layer, without gradient.
         pairs: queries that predict an object.
-        quality: (P,) IoU of the layer's box with its object, the weight of a matched query; the weight of the others is
-            the teacher's best score.
+        quality: (P,) IoU of the layer's box with its object, the weight of a matched query; the weight of other queries
+            is the best score of the teacher.
 
     Returns:
-        weighted divergence, summed over the sides, and (B, Q) bool, the matched queries.
+        (B, Q) weighted divergences, summed over sides, and (B, Q) bool, True for matched queries.
     """
     assert teacher.corners is not None
     shape = (*corners.shape[:2], 4, corners.shape[-1] // 4)
     student = (corners.float() / _TEMPERATURE).view(shape).log_softmax(-1)
-    wanted = (teacher.corners.detach().float() / _TEMPERATURE).view(shape).log_softmax(-1)
-    divergence = F.kl_div(student, wanted, reduction="none", log_target=True).sum(-1)  # (B, Q, 4)
+    reference = (teacher.corners.detach().float() / _TEMPERATURE).view(shape).log_softmax(-1)
+    divergence = F.kl_div(student, reference, reduction="none", log_target=True).sum(-1)  # (B, Q, 4)
     weight = teacher.logits.detach().float().sigmoid().amax(-1)
     weight[pairs.image, pairs.query] = quality
     matched = torch.zeros(corners.shape[:2], dtype=torch.bool, device=corners.device)

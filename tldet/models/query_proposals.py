@@ -1,7 +1,7 @@
 """Proposals that become the queries of a decoder.
 
-Letters for shapes: B images, L levels, M cells of all levels, Q queries, K classes, C channels. Boxes are (center x,
-center y, width, height) in shares of the image.
+Letters for shapes: B images, L levels, M locations of all levels, Q queries, K classes, C channels. Boxes are (center
+x, center y, width, height), normalized by the image size.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from tldet.models.attention import MLP
 from tldet.models.query_decoder import Prediction, logit
 
-_EDGE = 0.01  # cells nearer to the image's edge, and boxes nearer to its size, propose nothing
-_ANCHOR = 0.05  # side of a proposal on the finest level, in shares of the image; twice that on the next level
+_EDGE = 0.01  # locations closer to the image border, and anchors closer to the image size, are not used
+_ANCHOR = 0.05  # normalized side of an anchor on the finest level; it doubles from level to level
 
 
 class Proposals(nn.Module):
-    """Classes and box of every cell, of which the best become queries (Zhu et al. 2021, two-stage Deformable DETR).
+    """Predict classes and a box at every location, and select queries (Zhu et al. 2021, two-stage Deformable DETR).
 
     Args:
         channels: C.
@@ -34,7 +34,10 @@ class Proposals(nn.Module):
         self.bbox_head = MLP(channels, channels, 4, 3).zero_last()
 
     def forward(self, maps: Sequence[Tensor], count: int) -> tuple[Prediction, Tensor]:
-        """L x (B, C, H, W) to the predictions of the best ``count`` cells and their queries (B, Q, C), detached."""
+        """Return the predictions of the best ``count`` locations of L maps (B, C, H, W), and their queries (B, Q, C).
+
+        The queries are detached.
+        """
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], 1)  # (B, M, C)
         anchors = _anchors(maps)  # (M, 4)
         inside = ((anchors > _EDGE) & (anchors < 1 - _EDGE)).all(-1)
@@ -48,7 +51,7 @@ class Proposals(nn.Module):
 
 
 def _anchors(maps: Sequence[Tensor]) -> Tensor:
-    """(M, 4) boxes around the center of every cell, level after level."""
+    """Return anchors (M, 4) centered at every location, level by level."""
     found = []
     for number, level in enumerate(maps):
         height, width = level.shape[-2:]

@@ -18,7 +18,7 @@ def parse_metadata(text: str | None, path: Path) -> dict[str, Any]:
     """Return the metadata of a file from their JSON.
 
     Raises:
-        CheckpointError: they are missing or malformed, or the file is not a complete detector.
+        CheckpointError: the metadata is missing or malformed, or the file is not a complete detector.
     """
     try:
         metadata: Any = json.loads(text) if text else None
@@ -28,7 +28,8 @@ def parse_metadata(text: str | None, path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: is not a detector exported by tldet (no metadata {METADATA_KEY!r})")
     if metadata["format"] > METADATA_VERSION:
         raise CheckpointError(
-            f"{path}: has metadata version {metadata['format']}; this tldet reads {METADATA_VERSION}: update it"
+            f"{path}: has metadata version {metadata['format']}, but this version of tldet reads {METADATA_VERSION}; "
+            "update tldet"
         )
     if metadata["kind"] != "detector":
         raise CheckpointError(f"{path}: was exported with --raw, so its outputs are not detections; export without it")

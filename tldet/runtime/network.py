@@ -64,7 +64,7 @@ def require_precision(session: Session, path: Path, precision: str) -> None:
     """
     stated = session.metadata["precision"]
     if precision not in ("auto", stated):
-        raise ConfigError(f"precision {precision!r}: {path} was exported in {stated}; use 'auto' or export it again")
+        raise ConfigError(f"precision {precision!r}: {path} was exported in {stated}; use 'auto', or export it again")
 
 
 class ExportedNetwork:

@@ -1,7 +1,7 @@
-"""Downloads over HTTP that resume after an interruption, and are checked against their length and digest.
+"""Downloads over HTTP that resume after an interruption and are verified by length and digest.
 
-The bytes received so far are kept in ``.NAME.part`` beside the file, with the URL and the version that the server
-states (``ETag`` or ``Last-Modified``). A later download asks for the rest of this version only.
+The bytes received so far are kept in ``.NAME.part`` next to the file, with the URL and the version that the server
+states (``ETag`` or ``Last-Modified``). A later download requests only the remaining bytes of this version.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tldet.system.output import make_folder, naming
 
 log = logging.getLogger(__name__)
 TIMEOUT = 30.0  # seconds without a byte
-PAUSES = (1.0, 2.0, 5.0, 10.0)  # seconds before each attempt that follows one without progress
+PAUSES = (1.0, 2.0, 5.0, 10.0)  # seconds before each retry after an attempt without progress
 MOST_BYTES = 1 << 38  # 256 GiB
 _BLOCK = 1 << 20
 _AGAIN = (408, 429, 500, 502, 503, 504)  # HTTP codes of temporary problems
@@ -39,8 +39,8 @@ class DownloadLimits:
     """Limits of a download.
 
     Attributes:
-        timeout: seconds without a byte after which a connection is given up.
-        pauses: seconds before each attempt that follows one without progress; their number limits the attempts.
+        timeout: seconds without data after which a connection is closed.
+        pauses: seconds before each retry after an attempt without progress; their number limits the retries.
         most: largest number of bytes.
     """
 
@@ -50,7 +50,7 @@ class DownloadLimits:
 
 
 class _InterruptedError(Exception):
-    """The connection failed in a way that another attempt may overcome."""
+    """A connection error after which a retry may succeed."""
 
 
 def download(
@@ -58,14 +58,14 @@ def download(
 ) -> str:
     """Download a file, or the rest of it, and return its SHA-256; a file that exists already is only hashed.
 
-    Another process that downloads the same file is waited for.
+    If another process is downloading the same file, wait for it.
 
     Args:
         url: an http or https URL. Redirects are followed, but not from https to http.
         path: the file.
         digest: ``sha256:HEX``, ``md5:HEX``, or the first digits of the SHA-256; empty for no check. A SHA-256 that the
             server states (Hugging Face's ``X-Linked-Etag``) is checked too.
-        limits: None takes the defaults.
+        limits: None uses the defaults.
         progress: called with the bytes received so far and the total, if it is known.
 
     Raises:
@@ -73,7 +73,7 @@ def download(
         OutputError: the file cannot be written.
     """
     if _scheme(url) not in ("http", "https"):
-        raise DownloadError("is no http or https URL")
+        raise DownloadError("is not an http or https URL")
     make_folder(path.parent)
     job = _Job(url, path.with_name(f".{path.name}.part"), limits or DownloadLimits(), progress or (lambda *_: None))
     with waiting_lock(job.part.with_name(f"{job.part.name}.lock")):
@@ -107,7 +107,7 @@ class _Job:
                 failed = 0 if size > reached else failed + 1
                 reached = max(reached, size)
                 if failed > len(self.limits.pauses):
-                    raise DownloadError(f"{problem} after {size:,} bytes; the same command resumes it") from None
+                    raise DownloadError(f"{problem} after {size:,} bytes; run the command again to resume") from None
                 log.info("%s: %s after %s bytes; resuming", self.url, problem, f"{size:,}")
                 time.sleep(self.limits.pauses[max(failed - 1, 0)] if self.limits.pauses else 0)
 
@@ -174,7 +174,7 @@ class _Job:
         return self.part.stat().st_size if is_file(self.part) else 0
 
     def _kept(self) -> dict[str, Any]:
-        """Return URL, version and total of the bytes received so far, if the rest can be asked for."""
+        """Return URL, version and total size of a partial download; empty if it cannot be resumed."""
         try:
             kept = json.loads(self.mark.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -183,7 +183,7 @@ class _Job:
         return kept if usable else {}
 
     def _note(self, response: Any, total: int | None) -> None:
-        """Write down which version of the file is received."""
+        """Record which version of the file is being received."""
         tag = response.headers.get("ETag") or ""
         version = tag if tag.startswith('"') else response.headers.get("Last-Modified") or ""
         with naming(self.mark):
@@ -207,22 +207,22 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self.stated = tag if re.fullmatch("[0-9a-f]{64}", tag) else self.stated
         allowed = ("https",) if req.type == "https" else ("http", "https")
         if _scheme(newurl) not in allowed:
-            raise DownloadError(f"is redirected from {req.type} to {newurl}, which is not followed")
+            raise DownloadError(f"redirect from {req.type} to {newurl} refused")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _begin(response: Any, kept: dict[str, Any], asked: int) -> int:
-    """Return the position in the file at which a response begins: 0, or ``asked``.
+def _begin(response: Any, kept: dict[str, Any], requested: int) -> int:
+    """Return the position in the file at which a response begins: 0, or ``requested``.
 
     Raises:
-        DownloadError: it is another part of the file, or the rest of another version.
+        DownloadError: it is another range of the file, or a range of another version.
     """
     if response.status != 206:
         return 0
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-    if not kept or found is None or int(found[1]) != asked or found[2] not in ("*", str(kept["total"])):
-        raise DownloadError("the server sends another part of the file than it was asked for")
-    return asked
+    if not kept or found is None or int(found[1]) != requested or found[2] not in ("*", str(kept["total"])):
+        raise DownloadError("the server sent another range of the file than requested")
+    return requested
 
 
 def _scheme(url: str) -> str:
@@ -233,8 +233,8 @@ def _scheme(url: str) -> str:
 
 
 def _check(job: _Job, digest: str, stated: str) -> None:
-    for wanted, source in ((stated, "the server states"), (digest, "it should be")):
-        kind, _, value = wanted.rpartition(":")
+    for expected, source in ((stated, "the server states"), (digest, "expected")):
+        kind, _, value = expected.rpartition(":")
         if not value:
             continue
         found = file_hash(job.part, kind or "sha256")

@@ -1,7 +1,7 @@
-"""Unpacking of archives that are not trusted: nothing outside the folder is written, and nothing without a limit.
+"""Unpacking of untrusted archives: only inside a folder, and within limits.
 
-Links, devices, encrypted and duplicate entries are rejected, and so are names that lead out of the folder. The limits
-count the bytes that are written, not those that the archive states.
+Links, devices, encrypted and duplicate entries, and names that lead out of the folder are rejected. The limits apply to
+the bytes that are written, not to the sizes that the archive states.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", "
 _BLOCK = 1 << 20
 _DAMAGED = (OSError, EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
 _IGNORED = ("__MACOSX", ".DS_Store")  # written by macOS
-_LONGEST, _DEEPEST = 255, 32  # bytes of a name, and folders above a file
+_LONGEST, _DEEPEST = 255, 32  # maximum length of a name in bytes, and depth of folders
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class UnpackLimits:
 
     Attributes:
         files: number of files.
-        size: bytes of all files together.
-        ratio: these bytes, as a multiple of the size of the archive.
+        size: total size of the files in bytes.
+        ratio: total size of the files, as a multiple of the size of the archive.
     """
 
     files: int = 2_000_000
@@ -59,10 +59,10 @@ def unpack(archive: Path, folder: Path, limits: UnpackLimits | None = None) -> i
     Args:
         archive: the archive.
         folder: an empty folder, which is created. After an error it contains part of the files.
-        limits: None takes the defaults.
+        limits: None uses the defaults.
 
     Raises:
-        DownloadError: the archive is damaged or too large, or has an entry that must not be unpacked, which is named.
+        DownloadError: the archive is damaged or too large, or has a forbidden entry; the message names the entry.
         OutputError: a file cannot be written.
     """
     work = _Unpacking(archive, folder, limits or UnpackLimits())
@@ -74,7 +74,7 @@ def unpack(archive: Path, folder: Path, limits: UnpackLimits | None = None) -> i
         raise
     except (*_DAMAGED, NotImplementedError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DownloadError(f"{archive.name}: is damaged or no archive ({reason})") from None
+        raise DownloadError(f"{archive.name}: is damaged or not an archive ({reason})") from None
     if not work.files:
         raise DownloadError(f"{archive.name}: contains no file")
     return work.files
@@ -123,7 +123,7 @@ class _Unpacking:
         """Return the path of an entry; None for an entry that is ignored."""
         parts = PurePosixPath(name).parts
         if name.startswith("/") or "\\" in name or ":" in name or ".." in parts or not name.isprintable():
-            raise self._error(name, "leads out of the folder, or has characters that a file name must not have")
+            raise self._error(name, "leads out of the folder, or has characters that are not allowed in file names")
         if any(part in _IGNORED for part in parts) or not parts:
             return None
         if len(parts) > _DEEPEST or any(len(part.encode(errors="replace")) > _LONGEST for part in parts):

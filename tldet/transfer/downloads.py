@@ -1,4 +1,4 @@
-"""Downloads of weights to the cache of ``torch.hub``, checked against their SHA-256."""
+"""Downloads of weights to the cache of ``torch.hub``, verified by their SHA-256."""
 
 from __future__ import annotations
 
@@ -73,5 +73,5 @@ def first_line(error: Exception) -> str:
 def _check_hash(path: Path, digest: str, url: str) -> None:
     found = file_hash(path)
     if not found.startswith(digest):
-        message = f"{path}: its SHA-256 is {found[:16]}..., {url} should have {digest}; remove it and retry"
+        message = f"{path}: its SHA-256 is {found[:16]}..., but {url} has {digest}; remove the file and try again"
         raise CheckpointError(message)

@@ -51,7 +51,7 @@ class FreezeSettings:
             if not 0 < epoch < math.inf:
                 raise ConfigError(f"freeze.unfreeze_at: the epoch of {glob!r} must be above 0, not {epoch}")
         if self.unfreeze_at and self.gradual is not None:
-            raise ConfigError("freeze: unfreeze_at and gradual exclude each other; set one of them")
+            raise ConfigError("freeze: unfreeze_at and gradual cannot be combined; set one of them")
 
     @property
     def unfreezes(self) -> bool:

@@ -1,4 +1,4 @@
-"""Initial weights from a detector checkpoint of tldet, MMDetection or torchvision."""
+"""Initial weights from a detector checkpoint of tldet or another toolkit."""
 
 from __future__ import annotations
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 
-_STATED = {  # by the beginning of the source
+_STATED = {  # by prefix of the source
     "dfine:": "Apache-2.0",  # LICENSE of Peterande/D-FINE
     "hf:ustc-community/dfine": "Apache-2.0",  # model cards of the hub
     "hf:PekingU/rtdetr": "Apache-2.0",  # likewise
 }
-OBJECTS365 = "trained on Objects365, whose terms apply as well"
+OBJECTS365 = "trained on Objects365, whose terms also apply"
 _OBJECTS365_NAME = re.compile(r"obj(ects?)?[-_]?365|obj2coco|o365", re.IGNORECASE)
 _OBJECTS365_CLASSES = (365, 366)  # the authors of D-FINE count a class 0
 
 
 def license_of(source: str, classes: int = 0) -> str:
-    """Return the license of the weights of a source, see :mod:`tldet.transfer.sources`; empty if none is stated.
+    """Return the license of the weights of a source (:mod:`tldet.transfer.sources`); empty if none is stated.
 
-    Weights that were trained on Objects365, by their name or number of classes, are marked.
+    Weights that were trained on Objects365, recognized by name or number of classes, are marked.
 
     Args:
         source: the source, or a file.

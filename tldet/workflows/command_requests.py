@@ -46,14 +46,14 @@ class TestRequest(DataOptions):
         kw_only=False, metadata=described("a tldet checkpoint or an exported detector", metavar="CKPT", positional=True)
     )
     data: str | Path | None = option(
-        "annotation file, or dataset folder, of which the test split is evaluated, or the validation split if there is "
-        "no test split (default: test or validation split of the checkpoint's config)",
+        "annotation file, or dataset folder (its test split, or its validation split if there is no test split) "
+        "(default: test or validation split of the checkpoint's config)",
         metavar="DATA",
     )
     images: str | Path | None = option("image directory of --data (default: found by file names)", metavar="DIR")
     split: str | None = split_option()
     on_bad_image: str | None = option(
-        "if images are missing, unreadable, truncated or of another size than in the JSON: stop (error), or report and "
+        "if images are missing, unreadable, truncated, or differ in size from the JSON: stop (error), or report and "
         "skip them (skip) (default: setting of the checkpoint's config)",
         choices=["error", "skip"],
     )
@@ -127,8 +127,8 @@ class ConvertRequest(Request):
     out: str | Path = option("output directory, new or empty", default=REQUIRED, metavar="DIR")
     format: str | None = format_option()
     voc_boxes: Literal["continuous", "inclusive"] | None = option(
-        "corners in Pascal VOC files; continuous: edges of the box, inclusive: its first and last pixel, counted from "
-        "1 (default: detected when reading, continuous when writing)",
+        "coordinates in Pascal VOC files: continuous (edges of the box), or inclusive (its first and last pixel, "
+        "counted from 1) (default: detected when reading, continuous when writing)",
         choices=["continuous", "inclusive"],
     )
     images: str | Path | None = option(
@@ -162,7 +162,8 @@ class ImportRequest(Request):
     checkpoint: str | Path = field(
         kw_only=False,
         metadata=described(
-            "checkpoint of an MMDetection 2.x or 3.x or torchvision detector (.pth, .ckpt or .safetensors)",
+            "checkpoint of MMDetection 2.x or 3.x, torchvision, D-FINE, RT-DETRv2 or transformers (.pth, .ckpt or "
+            ".safetensors)",
             metavar="CKPT",
             positional=True,
         ),

@@ -93,7 +93,7 @@ def convert(request: ConvertRequest) -> ConvertReport:
 
 def _refuse_earlier(folder: Path) -> None:
     if is_file(folder) or (is_folder(folder) and not is_unused(folder)):
-        what = "holds an earlier conversion" if is_file(folder / _REPORT) else "is not empty"
+        what = "contains an earlier conversion" if is_file(folder / _REPORT) else "is not empty"
         raise OutputError(f"{folder}: {what}; choose another --out or remove it")
 
 

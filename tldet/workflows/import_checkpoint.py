@@ -1,4 +1,4 @@
-"""``tldet import``: convert an MMDetection or torchvision checkpoint to a tldet checkpoint."""
+"""``tldet import``: convert a checkpoint of another toolkit to a tldet checkpoint."""
 
 from __future__ import annotations
 

@@ -183,8 +183,8 @@ def split_option() -> Any:
 def voc_boxes_option() -> Any:
     """Return the field of ``voc_boxes``: "continuous", "inclusive", or None to detect it."""
     return option(
-        "corners in Pascal VOC files; continuous: edges of the box, inclusive: its first and last pixel, counted from "
-        "1 (default: detected)",
+        "coordinates in Pascal VOC files: continuous (edges of the box), or inclusive (its first and last pixel, "
+        "counted from 1) (default: detected)",
         choices=["continuous", "inclusive"],
     )
 
@@ -204,8 +204,8 @@ def nms_option() -> Any:
 def tiles_option() -> Any:
     """Return the field of ``tiles``."""
     return option(
-        "cut images that are larger into tiles of N x N pixels, predict on these and on the whole image, and merge the "
-        "detections (default: whole images only)",
+        "cut images larger than N pixels into tiles of N x N pixels, predict on the tiles and on the whole image, and "
+        "merge the detections (default: no tiles)",
         int,
         metavar="N",
         interval=COUNT,
@@ -214,5 +214,5 @@ def tiles_option() -> Any:
 
 def overlap_option() -> Any:
     """Return the field of ``overlap``."""
-    text = f"least overlap of neighboring tiles, as a fraction of --tiles (default: {OVERLAP})"
+    text = f"minimum overlap of neighboring tiles, as a fraction of --tiles (default: {OVERLAP})"
     return option(text, float, default=OVERLAP, metavar="F", interval="[0, 0.5]")

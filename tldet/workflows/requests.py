@@ -74,7 +74,7 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions(Request):
-    """Options of a dataset in any format; a command declares ``data`` or ``images`` anew to describe its own use."""
+    """Options of a dataset in any format; a command redeclares ``data`` or ``images`` to describe its own use."""
 
     data: str | Path | None = field(
         default=None,

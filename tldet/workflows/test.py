@@ -46,7 +46,7 @@ def test(request: TestRequest) -> CocoResult:
     that :func:`tldet.evaluate` of the file gives the same metrics.
 
     Raises:
-        TldetError: the checkpoint or the data is wrong, or they share no class.
+        TldetError: the checkpoint or the data is invalid, or they share no class.
     """
     return evaluate_on(request, _given(request))
 
@@ -55,7 +55,7 @@ def evaluate_on(request: TestRequest, given: EvaluationData) -> CocoResult:
     """Evaluate a checkpoint as :func:`test`, on other data than that of the request.
 
     Raises:
-        TldetError: the checkpoint or the data is wrong, or they share no class.
+        TldetError: the checkpoint or the data is invalid, or they share no class.
     """
     outputs = [path for path in (request.json, request.results) if path]
     refuse_same(outputs)
@@ -86,7 +86,7 @@ def detect(request: TestRequest) -> Validation:
     """Evaluate a checkpoint as :func:`test`, without output; return the evaluation with its detections.
 
     Raises:
-        TldetError: the checkpoint or the data is wrong, or they share no class.
+        TldetError: the checkpoint or the data is invalid, or they share no class.
     """
     model, state = _loaded(request)
     dataset = evaluation_dataset(_given(request).section(request.checkpoint, state), state)

@@ -211,7 +211,7 @@ def test_the_hub_s_digest_is_checked(hub: Path, monkeypatch: pytest.MonkeyPatch)
     assert hub.with_name(f"{hub.name}.sha256").read_text() == digest
     assert sources.fetch_source("hf:a/b") == hub
     hub.write_bytes(b"changed")
-    with pytest.raises(CheckpointError, match=r"its SHA-256 is .* remove it and retry"):
+    with pytest.raises(CheckpointError, match=r"its SHA-256 is .* remove the file and try again"):
         sources.fetch_source("hf:a/b")
 
 

@@ -118,7 +118,7 @@ def test_cross_validation_judges_every_training_image_once(digits: Path, tmp_pat
 
 
 def test_bad_input(tmp_path: Path, shared: Path) -> None:
-    with pytest.raises(ConfigError, match="exclude each other"):
+    with pytest.raises(ConfigError, match="cannot be combined"):
         check(tmp_path, model="a.pt", cross_validate=2)
     with pytest.raises(DataError, match="no training split"):
         check(shared / "data" / "eval", cross_validate=2, fast=True, runs=tmp_path)

@@ -115,7 +115,7 @@ def test_a_base_of_other_classes_or_settings_is_refused(out: Path, run: Path, di
         experiment(digits, tmp_path, base=run / "best.pt", **nothing)
     with pytest.raises(CheckpointError, match=r"lacks class '9'; add it to --novel"):
         experiment(digits, tmp_path, base=out / RUNS / "base" / "best.pt", novel=("4",), **nothing)
-    with pytest.raises(TrainingError, match=r"--base and --steps exclude each other"):
+    with pytest.raises(TrainingError, match=r"--base and --steps cannot be combined"):
         experiment(digits, tmp_path, base=out / RUNS / "base" / "best.pt", cfg_options=())
     with pytest.raises(TrainingError, match=r"other settings: call\.lr_factor was 1\.0, now 0\.5"):
         experiment(digits, out, lr_factor=0.5)

@@ -214,7 +214,7 @@ def test_errors_are_one_line(digits: Path, twin: Path, tmp_path: Path, capsys: p
     assert "occurs twice in the inputs" in message(capsys, digits, digits, *out)
     assert "occurs twice in the inputs" in message(capsys, digits, digits / "valid" / valid.name, *out)
     (tmp_path / "empty").mkdir()
-    assert "empty: holds no COCO JSON" in message(capsys, digits, tmp_path / "empty", *out)
+    assert "empty: contains no COCO JSON" in message(capsys, digits, tmp_path / "empty", *out)
     twice = message(capsys, digits, valid, "--images", "a", "--images", "b", *out)
     assert "--images is given 2 times for 1 annotation file" in twice
     assert "gone: no such folder" in message(capsys, digits, valid, "--images", tmp_path / "gone", *out)
@@ -237,7 +237,7 @@ def test_an_earlier_merge_is_spared(
     out = tmp_path / "out"
     assert main(["merge", str(digits), str(twin), "--out", str(out)]) == 0
     assert "merged" in capsys.readouterr().out
-    assert "out: holds an earlier merge; choose another --out" in message(capsys, digits, twin, "--out", out)
+    assert "out: contains an earlier merge; choose another --out" in message(capsys, digits, twin, "--out", out)
     assert "twin: is not empty; choose another --out" in message(capsys, digits, twin, "--out", twin)
 
 

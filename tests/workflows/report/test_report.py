@@ -106,7 +106,7 @@ def test_comparison_of_two_results_files(made: tuple[Path, Report], tmp_path: Pa
     assert found.summary["better.json - dt.json"] == pytest.approx(
         found.summary["better.json"] - found.summary["dt.json"]
     )
-    assert "Images that changed most" in (tmp_path / "page.html").read_text()
+    assert "Images with the largest change in F1" in (tmp_path / "page.html").read_text()
 
 
 def test_wrong_arguments(made: tuple[Path, Report], tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_settings_of_every_kind() -> None:
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
-        (["a", "b=lrr=1"], "variant b: lrr: no such option of finetune; did you mean 'lr'?"),
+        (["a", "b=lrr=1"], "nor a config key like optimizer.lr; did you mean 'lr'?"),
         (["a", "b=lr"], "variant b: lr has no value; the form is NAME=KEY=VALUE"),
         (["a", "b=lr=-1"], "variant b: lr must be a number above 0, not -1"),
         (["a", "b=lr=high"], "variant b: lr must be a number above 0, not high"),
@@ -57,13 +57,13 @@ def test_settings_of_every_kind() -> None:
         (["a", "b=scratch=yes"], "variant b: scratch must be one of true, false, not yes"),
         (["a", "b=lr=1,lr=2"], "variant b: lr is given twice"),
         (["a", "a=lr=1"], "a is given twice"),
-        (["a=lr=1", "b=lr=1"], "has the same settings as 'a'"),
+        (["a=lr=1", "b=lr=1"], "has the same settings as variant 'a'"),
         (["a/b=lr=1", "c"], "must have the form NAME=KEY=VALUE"),
         (["a"], "give two or more variants"),
-        (["a", "b=patience=3"], "variant b: patience: no such option of finetune"),
-        (["a", "b=epochs=3"], "variant b: epochs: no such option of finetune"),
+        (["a", "b=patience=3"], "variant b: patience: neither an option of tldet finetune"),
+        (["a", "b=epochs=3"], "variant b: epochs: neither an option of tldet finetune"),
         (["a", "b=schedule.steps=3"], "variant b: schedule.steps: the experiment sets this key for each run"),
-        (["a", "b=model=mask_rcnn_lite0"], "variants a and b: AP of boxes and AP of masks cannot be compared"),
+        (["a", "b=model=mask_rcnn_lite0"], "variants a and b: box AP and mask AP cannot be compared"),
         (["a", "b=model=retinanet_lite"], "retinanet_lite"),
     ],
 )

@@ -36,9 +36,9 @@ def test_one_line_for_each_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture
 
     path = write(tmp_path / "data", change)
     names, twice = logged(tmp_path / "data", caplog)
-    assert names.startswith(f"{path}: category names differ only by letter case")
+    assert names.startswith(f"{path}: similar category names")
     assert twice == (
-        f"{path}: object annotated twice: annotation id 52 equals annotation 51 of the same class 'Cat' "
+        f"{path}: object annotated twice: annotation id 52: duplicate of annotation 51 of class 'Cat' "
         "(and 1 more); see tldet check"
     )
 

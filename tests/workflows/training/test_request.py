@@ -89,7 +89,7 @@ def test_flags_that_are_on_by_default_and_positions() -> None:
         ({"minutes": float("nan")}, "--minutes must be a number above 0, not nan"),
         ({"gradual": 1.5}, "--gradual must be above 0 and at most 1, not 1.5"),
         ({"batch_size": "big"}, "--batch-size must be 'auto' or an integer of at least 1, not 'big'"),
-        ({"epochs": 1, "steps": 2}, "--epochs and --steps exclude each other"),
+        ({"epochs": 1, "steps": 2}, "--epochs and --steps cannot be combined"),
         ({"seed": -1}, "--seed must be at least 0, not -1"),
     ],
 )

@@ -122,7 +122,7 @@ def test_unreadable_checkpoints_are_not_started_over(
     out = shutil.copytree(run, tmp_path / "out")
     for path in checkpoint.steps_in(out):
         path.write_bytes(b"cut off")
-    assert "holds no readable checkpoint" in message(capsys, ["finetune", "--out", str(out), "--resume"], 2)
+    assert "contains no readable checkpoint" in message(capsys, ["finetune", "--out", str(out), "--resume"], 2)
 
 
 def test_names_of_renamed_files_are_unique(tmp_path: Path) -> None:

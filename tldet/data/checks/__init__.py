@@ -1,1 +1,1 @@
-"""Checks of a dataset before training."""
+"""Checks of annotations and image files, for ``tldet check`` and before training."""

@@ -1,4 +1,4 @@
-"""Checks of boxes: extent, position in the image, and objects that are annotated twice."""
+"""Checks of boxes: size, position in the image, and duplicate annotations."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tldet.data.checks.records import Records
 _Ints = NDArray[np.int64]
 _Bools = NDArray[np.bool_]
 SAME = 0.9  # IoU above which two boxes of one class are one object
-_COVERS = 1.0  # pixels by which a box may miss the image border to cover the image
+_COVERS = 1.0  # largest distance in pixels of a covering box to the image border
 
 
 def check_extents(records: Records) -> Iterator[Finding]:
-    """Yield boxes of zero extent, outside their image, over its border, of less than a pixel, or covering it."""
+    """Yield boxes that are empty, too large, normalized, outside their image, across its border, or cover it."""
     known: _Bools = np.asarray((records.object_sizes > 0).all(1), np.bool_)
     boxes, sizes = records.boxes, np.where(known[:, None], records.object_sizes, np.iinfo(np.int32).max)
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1)
@@ -26,16 +26,16 @@ def check_extents(records: Records) -> Iterator[Finding]:
         single = corners.astype(np.float32)
     found = clip_to_images(single, boxes, sizes.astype(np.int32))
     huge: _Bools = np.asarray(~np.isfinite(single).all(1), np.bool_)
-    yield from _each(records, "box-not-finite", huge, "is too large for single precision", "correct it")
+    yield from _each(records, "box-not-finite", huge, "is too large for float32", "correct it")
     fraction = ~found.flat & known & (np.abs(boxes) <= UNIT).all(1) & (boxes != np.round(boxes)).any(1)
     fraction &= sizes.max(1) > LEAST_SIDE
-    yield from _each(records, "box-zero", found.flat, "has no extent", "left out of training; correct it")
+    yield from _each(records, "box-zero", found.flat, "has zero width or height", "correct it (not used for training)")
     yield from _each(records, "box-normalized", fraction, "lies within 0..1", "convert it to pixels")
     yield from _each(
-        records, "box-outside", found.outside, "lies outside its image", "left out of training; correct it"
+        records, "box-outside", found.outside, "lies outside its image", "correct it (not used for training)"
     )
     moved = found.moved & ~fraction & ~huge
-    yield from _each(records, "box-over-border", moved, "extends over the image border", "clipped in training")
+    yield from _each(records, "box-over-border", moved, "extends beyond the image border", "clipped for training")
     yield from _each(records, "box-covers-image", known & covering(corners, sizes), "covers its image", "")
 
 
@@ -54,19 +54,19 @@ def _each(records: Records, code: str, rows: _Bools, text: str, fix: str) -> Ite
 
 
 def check_repeated(records: Records) -> Iterator[Finding]:
-    """Yield objects that are annotated twice: boxes of one class with an IoU above 0.9, or one box with two classes."""
+    """Yield duplicate annotations: boxes of one class with an IoU above 0.9, and equal boxes of two classes."""
     for first, second, iou in zip(*(column.tolist() for column in overlapping(records, SAME)), strict=True):
         same = bool((records.boxes[first] == records.boxes[second]).all())
         one, two = (records.class_names[records.labels[row]] for row in (first, second))
         other = f"annotation {records.ids[first]}"
         if one != two:
             if same:
-                text = f"the box of class {two!r} is also that of {other}, class {one!r}"
+                text = f"class {two!r}, but the same box as {other} of class {one!r}"
                 yield records.of_object("box-two-classes", second, text, fix="remove one of them")
             continue
         outlines = len(records.texts) == 0 or records.texts[first] == records.texts[second]
         exact = same and outlines
-        text = f"{'equals' if exact else f'overlaps with IoU {iou:.3f}'} {other} of the same class {one!r}"
+        text = f"duplicate of {other} of class {one!r}" + ("" if exact else f" (IoU {iou:.3f})")
         change = records.change(second, None) if exact else ()
         yield records.of_object("box-repeated", second, text, fix="remove one of them", repairs=change)
 
@@ -74,7 +74,8 @@ def check_repeated(records: Records) -> Iterator[Finding]:
 def overlapping(records: Records, least: float) -> tuple[_Ints, _Ints, NDArray[np.float64]]:
     """Find pairs of boxes on one image with an IoU above ``least``; crowd regions and empty boxes do not count.
 
-    Boxes are sorted by image and left side, and compared with the next ones until these begin too far to the right.
+    Boxes are sorted by image and left side. Each is compared with the following ones until their left sides are too
+    far away for the IoU.
 
     Returns:
         (P,) rows of the earlier objects, (P,) rows of the later ones in ascending order, (P,) IoU.

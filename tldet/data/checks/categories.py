@@ -15,20 +15,20 @@ _PLACEHOLDERS = {"background", "__background__", "none", "_", "unknown", "undefi
 
 
 def check_categories(records: Records) -> Iterator[Finding]:
-    """Yield categories without a name, with the name of another one, with a negative id, or without objects."""
+    """Yield categories without a name, with a duplicate name, with a negative id, or without objects."""
     used = set(np.unique(records.labels).tolist())
     names = list(zip(records.category_ids, records.class_names, strict=True))
     for label, (key, name) in enumerate(names):
         if not name.strip():
-            yield records.finding("category-name-missing", f"category id {key} has no name", fix="name it")
+            yield records.finding("category-name-missing", f"category id {key} has no name", fix="add a name")
         elif name != name.strip():
-            text = f"category id {key} {name!r} has surrounding blanks"
+            text = f"category id {key} {name!r} has leading or trailing spaces"
             yield records.finding("category-name-blank", text, fix=f"rename it to {name.strip()!r}")
         if key < 0:
             yield records.finding("category-id-negative", f"category id {key} ({name}) is negative", fix="renumber it")
         if label not in used and len(records.labels):
             placeholder = name.strip().lower() in _PLACEHOLDERS
-            text = f"category {key} {name!r} has no object" + (": a placeholder" if placeholder else "")
+            text = f"category id {key} {name!r} has no objects" + (" (a placeholder)" if placeholder else "")
             yield records.finding("category-placeholder" if placeholder else "category-unused", text)
     yield from _same_names(records, names)
 
@@ -44,22 +44,24 @@ def _same_names(records: Records, names: Sequence[tuple[int, str]]) -> Iterator[
             continue
         text = " and ".join(f"{name!r} (id {key})" for key, name in found)
         if repeated:
-            yield records.finding("category-name-repeated", f"categories {text} have one name", fix="rename one")
+            yield records.finding(
+                "category-name-repeated", f"categories {text} have the same name", fix="rename or merge them"
+            )
         else:  # single letters may differ on purpose, as in handwriting
             severity = "info" if all(len(name.strip()) == 1 for _, name in found) else "warning"
-            message = f"categories {text} differ only by letter case, blanks or hyphens"
-            fix = "give one class one name"
+            message = f"categories {text} differ only in letter case, spaces, hyphens or underscores"
+            fix = "merge them if they are the same class"
             yield records.finding("category-name-case", message, severity=severity, fix=fix)
 
 
 def check_between_splits(splits: Sequence[Records]) -> Iterator[Finding]:
-    """Yield category ids with different names in two splits, and classes that a split lacks."""
+    """Yield category ids with different names in two splits, and classes without objects in a split."""
     names: dict[int, tuple[str, Records]] = {}
     for records in splits:
         for key, name in zip(records.category_ids, records.class_names, strict=True):
             first, other = names.setdefault(key, (name, records))
             if first != name and name not in other.class_names:
-                text = f"category id {key} is {name!r} here and {first!r} in {other.file}"
+                text = f"category id {key} is {name!r} in this file and {first!r} in {other.file}"
                 yield records.finding("category-differs", text, fix="use the same categories in all splits")
     yield from _absent(splits)
 
@@ -77,11 +79,11 @@ def _absent(splits: Sequence[Records]) -> Iterator[Finding]:
             yield train[0].finding("class-not-in-train", text, fix="move images with this class to train")
         for name in sorted(trained.keys() - evaluated.keys()):
             text = f"class {name!r} has {trained[name]} objects in train, but none in {records.split}"
-            yield records.finding("class-not-in-val", text, fix="split by class with tldet split")
+            yield records.finding("class-not-in-val", text, fix="create new splits with tldet split")
 
 
 def _counts(splits: Sequence[Records]) -> dict[str, int]:
-    """Return the number of objects of each class that has any, without crowd regions."""
+    """Return the number of objects per class, without crowd regions and without empty classes."""
     counts: defaultdict[str, int] = defaultdict(int)
     for records in splits:
         found = np.bincount(records.labels[~records.crowd], minlength=len(records.class_names))

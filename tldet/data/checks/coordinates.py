@@ -1,4 +1,4 @@
-"""Boxes in other coordinates than COCO's: fractions of the image size, or corners."""
+"""Boxes that are not in COCO's coordinates: normalized boxes, and boxes x0, y0, x1, y1."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tldet.data.checks.raw_boxes import stated_size
 if TYPE_CHECKING:
     from tldet.data.checks.schema import Salvage
 
-_DIGITS = 6  # after the point of converted coordinates; removes rounding errors
+_DIGITS = 6  # decimals of converted coordinates; removes rounding errors
 _Floats = NDArray[np.float64]
 _Bools = NDArray[np.bool_]
 _TOLERANCE = 1e-3  # of fractions of the image side
 
 
 def correct_coordinates(found: Salvage) -> None:
-    """Report boxes in other coordinates; convert them for the further checks if the conversion is determined."""
+    """Report boxes in other coordinates, and convert them for the other checks if the conversion is unambiguous."""
     records = found.records["annotations"]
     with_box = [number for number, record in enumerate(records) if record.get("bbox")]
     if not with_box:
@@ -43,7 +43,7 @@ def _sizes(found: Salvage, numbers: list[int]) -> NDArray[np.int64]:
 
 
 def normalized_rows(boxes: _Floats, sizes: NDArray[np.int64]) -> _Bools:
-    """Return (N,) bool: True for a box within 0..1 that is no box of one pixel.
+    """Return (N,) bool: True for a normalized box, within 0..1 but not a box of one pixel.
 
     Args:
         boxes: (N, 4) x, y, width, height.
@@ -55,10 +55,10 @@ def normalized_rows(boxes: _Floats, sizes: NDArray[np.int64]) -> _Bools:
 
 
 def in_pixels(boxes: _Floats, sizes: NDArray[np.int64]) -> _Floats | None:
-    """Return boxes (N, 4) in fractions as pixels; None if unknown sizes or both conventions are possible.
+    """Convert normalized boxes (N, 4) to pixels; None if sizes are unknown or ``x, y`` may be corner or center.
 
-    ``x, y`` is the top left corner if some box would begin outside its image otherwise, and the center if some box
-    would end outside.
+    ``x, y`` is the top left corner if it cannot be the center, because some box would start outside its image, and the
+    center if it cannot be the corner, because some box would end outside.
     """
     if (sizes <= 0).any():
         return None
@@ -73,9 +73,9 @@ def in_pixels(boxes: _Floats, sizes: NDArray[np.int64]) -> _Floats | None:
 
 def _normalized(found: Salvage, rows: NDArray[np.int64], boxes: _Floats, sizes: NDArray[np.int64]) -> None:
     pixels = in_pixels(boxes, sizes)
-    message = f"{len(rows)} of {len(found.records['annotations'])} boxes lie within 0..1: fractions of the image size"
-    unclear = "convert them to pixels; x and y may be the corner or the center"
-    fix = unclear if pixels is None else "multiplied by the image size"
+    message = f"{len(rows)} of {len(found.records['annotations'])} boxes are normalized (within 0..1)"
+    unclear = "convert them to pixels (x and y may be the corner or the center)"
+    fix = unclear if pixels is None else "multiply them by the image size"
     _report(found, "box-normalized", message, fix, rows, pixels)
 
 
@@ -88,28 +88,28 @@ def _corners(found: Salvage, rows: NDArray[np.int64], boxes: _Floats, sizes: NDA
         return
     inside = valid & (boxes[:, 2:] > boxes[:, :2]).all(1)
     changed = np.round(np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1), _DIGITS)
-    message = f"boxes seem to be corners x0, y0, x1, y1 ({reason})"
-    _report(found, "box-corners", message, "converted to x, y, width, height", rows[inside], changed[inside])
+    message = f"boxes seem to be x0, y0, x1, y1 ({reason})"
+    _report(found, "box-corners", message, "convert them to x, y, width, height", rows[inside], changed[inside])
 
 
 def _report(
     found: Salvage, code: str, message: str, fix: str, rows: NDArray[np.int64], changed: _Floats | None
 ) -> None:
-    """Report one finding for all boxes, which it converts or leaves out."""
-    records, places = found.records["annotations"], found.rows["annotations"]
+    """Report one finding for all boxes, and convert them or exclude them from the other checks."""
+    records, positions = found.records["annotations"], found.rows["annotations"]
     first: dict[str, Any] = records[int(rows[0])]
     repairs: tuple[Repair, ...] = ()
     if changed is not None:
         new = [_whole(box) for box in changed.tolist()]
         pairs = list(zip(rows.tolist(), new, strict=True))
-        repairs = tuple(Repair("annotations", places[row], {"bbox": box}) for row, box in pairs)
+        repairs = tuple(Repair("annotations", positions[row], {"bbox": box}) for row, box in pairs)
         for row, box in pairs:
             records[row] = {**records[row], "bbox": box}
     found.add(code, message, annotation=first.get("id"), fix=fix, others=len(rows) - 1, repairs=repairs)
     if changed is None:
         left = sorted(set(range(len(records))) - set(rows.tolist()))
         found.records["annotations"] = [records[row] for row in left]
-        found.rows["annotations"] = [places[row] for row in left]
+        found.rows["annotations"] = [positions[row] for row in left]
 
 
 def _whole(box: list[float]) -> list[float]:

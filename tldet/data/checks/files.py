@@ -36,7 +36,7 @@ _CACHE_VERSION = 2
 
 
 class Fault(NamedTuple):
-    """An unusable image: its position, the problem, and its header if only the size is wrong."""
+    """An unusable image: its position, the problem, and the header if only the size is wrong."""
 
     position: int
     problem: str
@@ -44,7 +44,7 @@ class Fault(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """Problem of an image file, None for a usable one, and its header, None if it cannot be read."""
+    """Result of checking an image file: its problem (None if it is usable) and header (None if it cannot be read)."""
 
     fault: Fault | None
     header: Header | None = None
@@ -65,7 +65,7 @@ def find_faults(
     positions: Sequence[int],
     max_pixels: int = MAX_PIXELS,
 ) -> Findings:
-    """Find the images that are missing, damaged, of another size than in the JSON, or have several frames.
+    """Find the images that are missing, damaged, have several frames, or whose size differs from the JSON.
 
     Files that passed an earlier check and have not changed since are not opened again.
 
@@ -121,7 +121,7 @@ class _Kept:
         self.stamps: NDArray[np.int64] = found if fits else nothing
 
     def save(self, stamps: NDArray[np.int64]) -> None:
-        """Save the stamps for the next check; if that fails, the next check only takes longer."""
+        """Save the stamps for the next check; failing to do so only makes that check slower."""
         try:
             with replacing(self.path, sync=False) as file:
                 np.save(file, stamps, allow_pickle=False)
@@ -145,7 +145,7 @@ def _checked(work: Sequence[tuple[int, Path, Limits]], annotations: Path) -> Ite
 
 
 def check_file(position: int, path: Path, limits: Limits) -> Checked:
-    """Check one image file against its stated size and the limit of pixels."""
+    """Check one image file against its size in the JSON and the pixel limit."""
     if not is_file(path):
         return Checked(Fault(position, MISSING))
     try:

@@ -12,7 +12,7 @@ Corners = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 
 
 class Repair(NamedTuple):
-    """A determined change of one record of a COCO JSON.
+    """An unambiguous correction of one record of a COCO JSON.
 
     Attributes:
         section: ``images``, ``annotations`` or ``categories``.
@@ -31,17 +31,18 @@ class Finding:
 
     Attributes:
         code: kind of problem, a key of :data:`CODES`.
-        severity: ``error`` stops training or makes its result wrong, ``warning`` probably harms it, ``info`` is a fact.
+        severity: ``error`` stops training or makes its result wrong, ``warning`` probably makes the detector worse,
+            ``info`` is for information.
         file: the annotation file.
         message: the problem in one line.
         annotation: id in a COCO JSON; in other formats the element of the file.
         image: the image file.
         box: x0, y0, x1, y1 in pixels.
         fix: what to do about it, or what ``--fix`` does.
-        others: number of further records with the problem, if it is reported once.
-        related: file of another image, such as that of a copy.
-        score: rank of a probable label error; higher is more certain.
-        repairs: changes of the file that solve the problem; empty if these are not determined.
+        others: number of further records with the same problem, if it is reported once for all.
+        related: file of another image, such as the duplicate of this one.
+        score: score by which probable label errors are sorted; higher is more certain.
+        repairs: corrections that solve the problem; empty if there is no unambiguous one.
     """
 
     code: str
@@ -58,7 +59,7 @@ class Finding:
     repairs: tuple[Repair, ...] = field(default=(), repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the values for a JSON file; ``fixable`` is True if the change of the file is determined."""
+        """Return the values for a JSON file; ``fixable`` is True if ``--fix`` repairs the problem."""
         shown = {key: value for key, value in vars(self).items() if key != "repairs"}
         return {**shown, "fixable": bool(self.repairs)}
 
@@ -69,16 +70,16 @@ CODES: Mapping[str, tuple[Severity, str]] = {
     "no-images": ("error", "no images"),
     "no-categories": ("error", "no categories"),
     "no-annotations": ("warning", "no annotations"),
-    "record-invalid": ("error", "record or field of a wrong type"),
-    "record-changed": ("info", "left out or changed by the reader of the format"),
+    "record-invalid": ("error", "invalid record or field"),
+    "record-changed": ("info", "annotation skipped or changed on reading"),
     "image-id-repeated": ("error", "image id occurs more than once"),
     "category-id-repeated": ("error", "category id occurs more than once"),
     "annotation-id-repeated": ("warning", "annotation id occurs more than once"),
-    "annotation-id-missing": ("warning", "annotation without a usable id"),
+    "annotation-id-missing": ("warning", "annotation with a missing or invalid id"),
     "annotation-id-zero": ("info", "annotation id 0"),
     "image-unknown": ("error", "annotation of an unknown image"),
     "category-unknown": ("error", "annotation of an unknown category"),
-    "labeled-unknown": ("error", "labeled_category_ids names an unknown category"),
+    "labeled-unknown": ("error", "labeled_category_ids contains an unknown category"),
     "image-name-missing": ("error", "image without a file name"),
     "image-name-changed": ("info", "file name differs from the name on disk"),
     "image-size-missing": ("error", "image without width and height"),
@@ -86,63 +87,63 @@ CODES: Mapping[str, tuple[Severity, str]] = {
     # categories
     "category-name-missing": ("error", "category without a name"),
     "category-name-repeated": ("error", "category name occurs more than once"),
-    "category-name-case": ("warning", "category names differ only by letter case or blanks"),
-    "category-name-blank": ("warning", "category name with surrounding blanks"),
+    "category-name-case": ("warning", "similar category names"),
+    "category-name-blank": ("warning", "category name with leading or trailing spaces"),
     "category-id-negative": ("error", "negative category id"),
     "category-unused": ("info", "category without objects"),
-    "category-placeholder": ("info", "unused entry of the supercategory"),
-    "category-differs": ("error", "category id with another name in another split"),
+    "category-placeholder": ("info", "unused placeholder category"),
+    "category-differs": ("error", "category id with different names in two splits"),
     # image files
     "images-not-found": ("error", "image folder not found"),
     "image-missing": ("error", "image file missing"),
     "image-unreadable": ("error", "image cannot be decoded"),
-    "image-truncated": ("error", "image file cut off"),
-    "image-size": ("error", "image of another size than stated"),
-    "image-rotated": ("error", "boxes in coordinates before the EXIF rotation"),
-    "image-exif": ("info", "image with an EXIF rotation, boxes upright"),
-    "image-unlisted": ("info", "image file without an entry"),
+    "image-truncated": ("error", "truncated image file"),
+    "image-size": ("error", "image size differs from the annotations"),
+    "image-rotated": ("error", "boxes refer to the image before its EXIF rotation"),
+    "image-exif": ("info", "image with EXIF rotation and upright boxes"),
+    "image-unlisted": ("info", "image file that is not listed in the annotations"),
     # boxes
     "box-missing": ("error", "annotation without a box"),
     "box-invalid": ("error", "box that is not four numbers"),
     "box-not-finite": ("error", "box with NaN or infinity"),
-    "box-negative": ("error", "box of negative width or height"),
-    "box-zero": ("warning", "box without extent"),
+    "box-negative": ("error", "box with negative width or height"),
+    "box-zero": ("warning", "box with zero width or height"),
     "box-outside": ("warning", "box outside its image"),
-    "box-over-border": ("warning", "box extends over the image border"),
-    "box-normalized": ("error", "box in fractions of the image size"),
-    "box-corners": ("error", "boxes are corners instead of x, y, width, height"),
+    "box-over-border": ("warning", "box extends beyond the image border"),
+    "box-normalized": ("error", "normalized box (fractions of the image size)"),
+    "box-corners": ("error", "boxes are x0, y0, x1, y1 instead of x, y, width, height"),
     "box-derived": ("info", "missing box derived from the mask"),
     "box-covers-image": ("info", "box covers the image"),
     "box-repeated": ("warning", "object annotated twice"),
-    "box-two-classes": ("warning", "one box with two classes"),
-    "area-mismatch": ("info", "area fits neither box nor mask"),
+    "box-two-classes": ("warning", "same box annotated with two classes"),
+    "area-mismatch": ("info", "area matches neither box nor mask"),
     # masks and crowd regions
-    "mask-invalid": ("error", "mask that is neither polygons nor run lengths of its image"),
-    "mask-degenerate": ("warning", "polygon of fewer than three points"),
+    "mask-invalid": ("error", "mask that is neither polygons nor an RLE of its image"),
+    "mask-degenerate": ("warning", "polygon with fewer than three points"),
     "mask-empty": ("warning", "mask without pixels"),
-    "mask-box": ("warning", "mask and box do not fit"),
+    "mask-box": ("warning", "mask and box do not match"),
     "mask-partial": ("info", "only some objects have masks"),
     "crowd-polygon": ("info", "crowd region with polygons"),
     "crowd-only": ("warning", "all objects are crowd regions"),
-    # images that occur twice
+    # duplicate images
     "image-identical": ("warning", "identical images in one split"),
     "image-similar": ("warning", "nearly identical images in one split"),
     "leak-identical": ("error", "identical images in two splits"),
     "leak-similar": ("error", "nearly identical images in two splits"),
     # statistics
     "class-rare": ("info", "class with few objects"),
-    "class-imbalance": ("info", "classes of very different frequency"),
-    "class-not-in-train": ("warning", "class without training objects"),
-    "class-not-in-val": ("warning", "class without objects to evaluate on"),
+    "class-imbalance": ("info", "large class imbalance"),
+    "class-not-in-train": ("warning", "class without objects in the training split"),
+    "class-not-in-val": ("warning", "class without objects in the validation or test split"),
     "image-empty": ("info", "images without objects"),
     "object-small": ("info", "objects too small for the input size"),
-    "objects-many": ("info", "more objects on an image than evaluation counts"),
-    "anchors": ("info", "objects that no anchor fits"),
-    # probable label errors, with a detector
-    "label-missing": ("warning", "confident prediction without a label"),
-    "label-spurious": ("warning", "label without a prediction"),
-    "label-class": ("warning", "prediction of another class"),
-    "label-loose": ("warning", "box that fits the prediction badly"),
+    "objects-many": ("info", "more objects in an image than COCO evaluates"),
+    "anchors": ("info", "objects that no anchor matches"),
+    # probable label errors, found with a detector
+    "label-missing": ("warning", "confident detection without a label"),
+    "label-spurious": ("warning", "label without a detection"),
+    "label-class": ("warning", "label and detection have different classes"),
+    "label-loose": ("warning", "box of the label differs from the detection"),
 }
 
 

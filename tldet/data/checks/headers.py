@@ -1,4 +1,4 @@
-"""Size and orientation of an image file by its first and last bytes, and size mismatches with the JSON."""
+"""Image size and EXIF orientation from the first and last bytes of a file, and size mismatches with the JSON."""
 
 from __future__ import annotations
 
@@ -109,8 +109,8 @@ def _other(path: Path, head: bytes, tail: bytes, size: int) -> Header | None:
             (width, height), frames = image.size, frames_of(image)
     except Exception:  # decoding the file reports the problem
         return None
-    turned = orientation != 1  # Pillow versions differ in whether a TIFF's size includes its rotation
-    return Header((height, width), frames=frames) if complete and not turned else None
+    rotated = orientation != 1  # Pillow versions differ in whether a TIFF's size includes its rotation
+    return Header((height, width), frames=frames) if complete and not rotated else None
 
 
 def _tiff_end(image: object) -> float:

@@ -1,4 +1,4 @@
-"""Findings about image files: missing, damaged, of another size, rotated, or listed twice."""
+"""Findings about image files: missing, damaged, rotated, listed twice, or with a size that differs from the JSON."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def check_names(records: Records) -> Iterator[Finding]:
         key = int(records.image_ids[position])
         if not name:
             text = f"image id {key} has no file_name"
-            yield records.of_image("image-name-missing", position, text, fix="name its file")
+            yield records.of_image("image-name-missing", position, text, fix="add the file name")
             continue
         seen[records.disk_names[position] if records.disk_names else name].append(position)
         if records.folder is None and (records.sizes[position] <= 0).any():
@@ -41,12 +41,12 @@ def check_names(records: Records) -> Iterator[Finding]:
     for name, positions in seen.items():
         for position in positions[1:]:
             ids = [int(records.image_ids[one]) for one in (positions[0], position)]
-            text = f"image ids {ids[0]} and {ids[1]} have the same file {name}"
-            yield records.of_image("image-repeated", position, text, fix="join their annotations in one entry")
+            text = f"image ids {ids[0]} and {ids[1]} refer to the same file {name}"
+            yield records.of_image("image-repeated", position, text, fix="merge them into one entry")
 
 
 def check_image_files(records: Records, track: Track = iter) -> Iterator[Finding]:
-    """Yield image files that are missing, damaged, rotated or of another size than stated.
+    """Yield image files that are missing, damaged, rotated, or whose size differs from the annotations.
 
     Args:
         records: annotations whose images were found.
@@ -94,34 +94,39 @@ def _unusable(records: Records, position: int, fault: Fault) -> Finding:
 
 def _rotated(records: Records, position: int, header: Header) -> Finding:
     same = header.orientation < UPRIGHT_FIRST
-    how = "the boxes are taken as upright, which the size cannot confirm" if same else "the stated size is upright"
+    how = (
+        "the boxes are assumed to be upright (the size is the same before and after the rotation)"
+        if same
+        else "the annotated size is upright"
+    )
     return records.of_image("image-exif", position, f"EXIF orientation {header.orientation}; {how}")
 
 
 def _other_size(records: Records, position: int, header: Header, rows: NDArray[np.int64]) -> Iterator[Finding]:
-    """Yield the finding about an image of another size than stated, with the repair if it is determined."""
+    """Yield the finding about an image whose size differs from the annotations, with an unambiguous repair if any."""
     height, width = records.sizes[position].tolist()
     upright: dict[str, Any] = {"width": header.upright[1], "height": header.upright[0]}
     boxes = records.boxes[rows]
     if min(height, width) <= 0:
         repairs = records.change_image(position, upright)
-        text = f"image id {records.image_ids[position]} has no width and height; its file has {_text(header.upright)}"
-        yield records.of_image("image-size-missing", position, text, fix="size of the file", repairs=repairs)
+        text = f"image id {records.image_ids[position]} has no width and height; the file is {_text(header.upright)}"
+        yield records.of_image("image-size-missing", position, text, fix="use the size of the file", repairs=repairs)
         return
     text = disagreement(header, (height, width), boxes)
     fits_file, fits_stated = boxes_fit(boxes, header.upright), boxes_fit(boxes, (height, width))
     if (height, width) == header.stored and fits_stated and len(rows):
         repairs = () if fits_file else _turned(records, position, header, rows)
-        fix = "boxes and size turned upright" if repairs else "check on the page which coordinates the boxes have"
+        fix = "rotate boxes and size" if repairs else "check in the HTML report whether the boxes are upright"
         yield records.of_image("image-rotated", position, text, fix=fix, repairs=repairs, box=records.corners(rows[0]))
         return
     determined = fits_file and (not fits_stated or not len(rows))
     repairs = records.change_image(position, upright) if determined else ()
-    yield records.of_image("image-size", position, text, fix="size of the file" if determined else "", repairs=repairs)
+    fix = "use the size of the file" if determined else ""
+    yield records.of_image("image-size", position, text, fix=fix, repairs=repairs)
 
 
 def _turned(records: Records, position: int, header: Header, rows: NDArray[np.int64]) -> tuple[Repair, ...]:
-    """Return the changes that turn size, boxes and polygons upright; empty if a mask is in run lengths."""
+    """Return the repairs that rotate size, boxes and polygons; empty if an object has an RLE mask."""
     size = {"width": header.upright[1], "height": header.upright[0]}
     changes = [*records.change_image(position, size)]
     for row in rows.tolist():
@@ -143,7 +148,7 @@ def _turned_polygon(polygon: Sequence[float], header: Header) -> list[float]:
 
 
 def turn(point: tuple[float, float], header: Header) -> tuple[float, float]:
-    """Turn x, y of the stored image upright, for the EXIF orientations 5 to 8 that swap width and height."""
+    """Rotate a point x, y of the stored image upright, for EXIF orientations 5 to 8 (which swap width and height)."""
     (height, width), (x, y) = header.stored, point
     across = height - y if header.orientation in (6, 7) else y
     down = width - x if header.orientation in (7, 8) else x
@@ -161,11 +166,11 @@ def _renamed(records: Records, position: int, *, exists: bool) -> Iterator[Findi
     if exists and stated != name and len(records.image_rows):
         repairs = records.change_image(position, {"file_name": name})
         text = f"file name {stated!r} is {name!r} on disk"
-        yield records.of_image("image-name-changed", position, text, fix="name on disk", repairs=repairs)
+        yield records.of_image("image-name-changed", position, text, fix="use the name on disk", repairs=repairs)
 
 
 def check_unlisted(splits: Sequence[Records]) -> Iterator[Finding]:
-    """Yield the image files that lie beside those of the annotations, but have no entry in any split."""
+    """Yield the image files in the image folders that no split lists."""
     listed = {str(real_path(path)) for records in splits for path in records.paths}
     folders = {str(real_path(path.parent)): records for records in splits for path in records.paths}
     for folder, records in folders.items():
@@ -173,7 +178,7 @@ def check_unlisted(splits: Sequence[Records]) -> Iterator[Finding]:
         missing = [path.name for path in found if str(real_path(path)) not in listed]
         if missing:
             named = ", ".join(missing[:_LISTED]) + (", ..." if len(missing) > _LISTED else "")
-            text = f"{len(missing)} of {len(found)} images in {folder} have no entry ({named})"
+            text = f"{len(missing)} of {len(found)} images in {folder} are not listed in the annotations ({named})"
             yield records.finding("image-unlisted", text, others=len(missing) - 1)
 
 

@@ -12,13 +12,14 @@ from tldet.data.checks.findings import Corners, Finding
 from tldet.data.checks.records import Records
 from tldet.structures import rle
 from tldet.structures.image import Size
+from tldet.text import counted
 
-_FITS, _PIXELS = 0.7, 3.0  # IoU of mask bounds and box below which they do not fit, unless no side differs by more
-_AREA, _LEAST_AREA = 0.25, 16.0  # relative and absolute difference of an area that fits
+_FITS, _PIXELS = 0.7, 3.0  # least IoU of mask bounds and box, unless no side differs by more than so many pixels
+_AREA, _LEAST_AREA = 0.25, 16.0  # largest relative and absolute difference of areas
 
 
 def check_masks(records: Records) -> Iterator[Finding]:
-    """Yield masks that are invalid, empty or degenerate, that do not fit their box, and areas that fit nothing."""
+    """Yield masks that are invalid, empty, degenerate or do not match their box, and areas that match neither."""
     outlined = np.array([len(text) > len("null") for text in records.texts], np.bool_)
     for row in range(len(records.boxes)):
         outline = records.outline(row) if row < len(outlined) and outlined[row] else None
@@ -36,9 +37,9 @@ def _check_mask(records: Records, row: int, outline: Any) -> Iterator[Finding]:
         return
     kept, dropped = drop_degenerate(outline)
     if dropped:
-        text = f"{dropped} polygons of fewer than three points"
+        text = f"{counted(dropped, 'polygon')} with fewer than three points"
         change = records.change(row, {"segmentation": kept or []})
-        yield records.of_object("mask-degenerate", row, text, fix="left out", repairs=change)
+        yield records.of_object("mask-degenerate", row, text, fix="remove them", repairs=change)
     if kept is None:
         return
     if (problem := rle.segmentation_problem(kept, size)) is not None:
@@ -46,10 +47,11 @@ def _check_mask(records: Records, row: int, outline: Any) -> Iterator[Finding]:
         return
     area, bounds = _measured(kept, size)
     if area <= 0:
-        yield records.of_object("mask-empty", row, "the mask encloses no pixels", fix="correct or remove it")
+        yield records.of_object("mask-empty", row, "the mask contains no pixels", fix="correct or remove it")
         return
     if not records.crowd[row] and not _fits(records.corners(row), bounds):
-        text = f"the mask extends over {[round(value, 1) for value in bounds]} (x0, y0, x1, y1), the box does not"
+        extent = [round(value, 1) for value in bounds]
+        text = f"the box does not match the bounds of the mask, {extent} (x0, y0, x1, y1)"
         yield records.of_object("mask-box", row, text, fix="correct the box or the mask")
     yield from _check_area(records, row, area)
 
@@ -84,16 +86,16 @@ def _check_area(records: Records, row: int, mask: float | None) -> Iterator[Find
         return
     expected = [box] if mask is None else [box, mask]
     if all(abs(area - one) > max(_AREA * one, _LEAST_AREA) for one in expected):
-        text = f"area {area:g} fits neither the box ({box:g}) nor a mask"
+        text = f"area {area:g} matches neither the box ({box:g}) nor the mask"
         yield records.of_object("area-mismatch", row, text, fix="check box and area")
 
 
 def check_crowd(records: Records) -> Iterator[Finding]:
-    """Yield crowd regions with polygons, and splits whose objects are all crowd regions."""
+    """Yield crowd regions with polygons, and splits that contain crowd regions only."""
     for row in np.flatnonzero(records.crowd).tolist():
         if len(records.texts) and records.texts[row].lstrip().startswith(b"[["):
-            text = "a crowd region with polygons; COCO uses run lengths"
+            text = "crowd region with polygons (COCO uses RLE)"
             yield records.of_object("crowd-polygon", row, text)
     if len(records.crowd) and records.crowd.all():
-        text = f"all {len(records.crowd)} objects are crowd regions: nothing to train or evaluate on"
+        text = f"all {len(records.crowd)} objects are crowd regions, so there is nothing to train or evaluate on"
         yield records.finding("crowd-only", text, fix="set iscrowd to 0 for single objects")

@@ -1,4 +1,4 @@
-"""The ``bbox`` of an annotation as it is in a file, before it is decoded."""
+"""Checks of the raw ``bbox`` of an annotation, before it is decoded."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LARGEST = 1e30  # pixels; squares of larger numbers overflow in single precisio
 
 
 class ReportProblem(Protocol):
-    """Reports a problem of an annotation; ``change`` holds the keys that solve it."""
+    """Reports a problem of an annotation; ``change`` contains the corrected keys."""
 
     def __call__(self, code: str, message: str, **values: Any) -> None:
-        """ReportProblem it."""
+        """Report it."""
         ...
 
 
@@ -35,12 +35,12 @@ def stated_size(image: Record) -> Size:
 
 
 def check_box(record: Record, size: Size, report: ReportProblem) -> Record | None:
-    """Check the box of an annotation; return it with a box that the reader accepts, None if there is none.
+    """Check the box of an annotation; return the annotation with a valid box, or None if there is none.
 
     Args:
         record: the annotation.
         size: (height, width) of its image; (0, 0) if unknown.
-        report: takes the problem.
+        report: called with each problem.
     """
     box, name = record.get("bbox"), f"annotation id {record['id']}" if "id" in record else "an annotation"
     if not box:
@@ -53,8 +53,8 @@ def check_box(record: Record, size: Size, report: ReportProblem) -> Record | Non
         report("box-invalid", f"{name} has bbox {str(box)[:80]}; it must be [x, y, width, height]", fix="correct it")
         return None
     if numbers != box:
-        text = f"{name} has bbox {box} with numbers as text"
-        report("box-invalid", text, change={"bbox": numbers}, fix="write them as numbers")
+        text = f"{name} has bbox {box} with numbers written as text"
+        report("box-invalid", text, change={"bbox": numbers}, fix="convert them to numbers")
     return _checked({**record, "bbox": numbers}, numbers, size, name, report)
 
 
@@ -64,22 +64,25 @@ def _checked(record: Record, box: list[float], size: Size, name: str, report: Re
         return record
     if finite:
         code, what = "box-negative", "its width or height is negative"
-        known, how = _turned(box, size), "the only box of these numbers inside the image"
+        known, how = _turned(box, size), "replaced by the only such box that lies inside the image"
     else:
         code, what = "box-not-finite", "its numbers must be finite"
-        known, how = _derived(record), "computed from the mask or the area"
+        known, how = _derived(record), "replaced by the box computed from the mask or the area"
     change = None if known is None else {"bbox": known}
     report(code, f"{name} has bbox {box}: {what}", fix="correct it" if known is None else how, change=change)
     return None if known is None else {**record, "bbox": known}
 
 
 def all_finite(numbers: Sequence[float]) -> bool:
-    """Return True if all numbers can be coordinates; an integer may have more digits than a float can hold."""
+    """Return True if all numbers are possible coordinates; integers of JSON may exceed the range of floats."""
     return all(abs(one) <= _LARGEST for one in numbers)  # false for NaN
 
 
 def _turned(box: list[float], size: Size) -> list[float] | None:
-    """Return the box of negative sides: ``x`` may be its left or its right side; None if both or none fit the image."""
+    """Return a box with positive width and height; None unless exactly one reading lies inside the image.
+
+    With a negative width, ``x`` may be the left or the right side.
+    """
     x, y, width, height = box
     corner = [x, y, abs(width), abs(height)]
     other = [x + min(width, 0), y + min(height, 0), abs(width), abs(height)]
@@ -100,7 +103,7 @@ def box_numbers(box: Any) -> list[float] | None:
 
 
 def _derived(record: Mapping[str, Any]) -> list[float] | None:
-    """Return the box of a mask, or the only missing side from the area."""
+    """Return the box of the mask, or the box whose one missing side follows from the area."""
     outline, _ = drop_degenerate(record.get("segmentation"))
     if isinstance(outline, list) and outline:
         try:

@@ -1,4 +1,4 @@
-"""Annotation files read for checks: the records that can be used, and findings about the others."""
+"""Reading of annotations for checks: usable records, and findings about the others."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_json(path: Path, split: str, values: Any = None) -> tuple[Records | Non
         values: the parsed content, if it is not that of the file.
 
     Returns:
-        The records that can be used, None if there are none; and findings about the others.
+        The usable records, or None if there are none, and findings about the others.
     """
     try:
         coco = read_coco(path if values is None else values, str(path), segmentations=True)
@@ -116,34 +116,34 @@ def _records(coco: Coco, path: Path, split: str) -> Records:
 
 
 def _notes(coco: Coco, path: Path) -> list[Finding]:
-    """Return findings about what the reader changed."""
+    """Return findings about changes on reading."""
     objects, found = coco.objects, list[Finding]()
     missing = np.isin(objects.stated_ids, (NO_ID, ODD_ID))
     repeated = (objects.ids != objects.stated_ids) & ~missing
 
     def add(code: str, rows: NDArray[np.bool_], text: str, fix: str) -> None:
-        places = np.flatnonzero(rows)
-        if not len(places):
+        positions = np.flatnonzero(rows)
+        if not len(positions):
             return
-        key = int(objects.ids[places[0]])
-        changes = [(int(objects.rows[place]), int(objects.ids[place])) for place in places.tolist()]
+        key = int(objects.ids[positions[0]])
+        changes = [(int(objects.rows[position]), int(objects.ids[position])) for position in positions.tolist()]
         repairs = tuple(Repair("annotations", row, {"id": new}) for row, new in changes if new)
         if code == "box-derived":
-            boxes = objects.boxes[places].tolist()
+            boxes = objects.boxes[positions].tolist()
             repairs = tuple(
                 Repair("annotations", row, {"bbox": box}) for (row, _), box in zip(changes, boxes, strict=True)
             )
-        values: dict[str, Any] = {"annotation": key, "fix": fix, "others": len(places) - 1, "repairs": repairs}
+        values: dict[str, Any] = {"annotation": key, "fix": fix, "others": len(positions) - 1, "repairs": repairs}
         found.append(Finding(code, CODES[code][0], str(path), text, **values))
 
-    add("annotation-id-repeated", repeated, "id of an earlier annotation", "numbered anew")
-    add("annotation-id-missing", missing, "no usable id (missing, or not an integer)", "numbered")
+    add("annotation-id-repeated", repeated, "same id as an earlier annotation", "renumbered on reading")
+    add("annotation-id-missing", missing, "id is missing or not an integer", "numbered on reading")
     zero = objects.stated_ids == 0
-    add("annotation-id-zero", zero, "id 0, which pycocotools counts as unmatched", "tldet renumbers it for evaluation")
-    add("box-derived", objects.derived, "no bbox", "bounds of the mask")
+    add("annotation-id-zero", zero, "id 0, which pycocotools counts as unmatched", "renumbered for evaluation")
+    add("box-derived", objects.derived, "no bbox", "derived from the mask")
     if coco.unused is not None:
-        text = f"category {coco.unused.id} {coco.unused.name!r} is the unused supercategory entry of an export"
-        found.append(Finding("category-placeholder", "info", str(path), text, fix="left out on reading"))
+        text = f"category id {coco.unused.id} {coco.unused.name!r} is an unused supercategory, as in Roboflow exports"
+        found.append(Finding("category-placeholder", "info", str(path), text, fix="dropped on reading"))
     return found
 
 
@@ -151,7 +151,7 @@ def _unknown_labeled(coco: Coco, path: Path) -> list[Finding]:
     known = {one.id for one in (*coco.categories, *([coco.unused] if coco.unused else []))}
     return [
         replace(
-            _error("labeled-unknown", path, f"{LABELED} names unknown category {unknown[0]}"), image=image.file_name
+            _error("labeled-unknown", path, f"{LABELED} contains unknown category {unknown[0]}"), image=image.file_name
         )
         for image in coco.images
         if (unknown := [key for key in image.labeled_category_ids or () if key not in known])
@@ -159,7 +159,7 @@ def _unknown_labeled(coco: Coco, path: Path) -> list[Finding]:
 
 
 def read_other_format(dataset: Dataset) -> tuple[list[Records], list[Finding]]:
-    """Return the records of a dataset in another format by split, and findings about what its reader changed."""
+    """Return the records of each split of a dataset in another format, and findings about changes on reading."""
     notes = [Finding("record-changed", CODES["record-changed"][0], str(dataset.root), line) for line in dataset.notes()]
     parts = dataset.splits()
     return [_foreign(dataset, split or "", images) for split, images in parts.items()], notes
@@ -193,7 +193,7 @@ def _foreign(dataset: Dataset, split: str, images: Sequence[ImageRecord]) -> Rec
 
 
 def _size(image: ImageRecord) -> Size:
-    """Return the stated size of an image, or that of its file; (0, 0) if it cannot be read."""
+    """Return the annotated size of an image, or the size of its file; (0, 0) if that cannot be read."""
     if image.size is not None or not is_file(image.path):
         return image.size or (0, 0)
     try:

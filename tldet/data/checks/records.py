@@ -23,22 +23,22 @@ class Records:
         split: ``train``, ``val``, ``test``, or empty.
         file: the annotation file.
         image_ids: (I,) int64.
-        file_names: (I,) as stated.
-        sizes: (I, 2) int64 (height, width) as stated; 0 if unknown.
+        file_names: (I,) file names in the annotations.
+        sizes: (I, 2) int64 (height, width) in the annotations; 0 if unknown.
         class_names: (K,) name of each label.
         category_ids: (K,) id of each label.
-        positions: (A,) int64, image of each object.
+        positions: (A,) int64, index of the image of each object.
         labels: (A,) int64 in 0..K-1.
-        boxes: (A, 4) float64 x, y, width, height in pixels, as stated.
+        boxes: (A, 4) float64 x, y, width, height in pixels, unclipped.
         crowd: (A,) bool.
         ids: (A,) annotation id, or element of the file.
-        areas: (A,) float64 as stated; NaN if missing.
+        areas: (A,) float64 ``area`` in the annotations; NaN if missing.
         texts: (A,) JSON text of each segmentation; empty if the masks were not read.
-        rows: (A,) int64, position of each annotation in the file; empty if changes of the file are not possible.
-        image_rows: (I,) int64, position of each image in the file; empty as ``rows``.
+        rows: (A,) int64, position of each annotation in the file; empty if the file cannot be repaired.
+        image_rows: (I,) int64, position of each image in the file; empty if the file cannot be repaired.
         folder: folder that the names in ``disk_names`` refer to; None if the images were not found.
         disk_names: (I,) file names on disk.
-        sources: (I,) annotation file of each image; empty if it is ``file`` for all.
+        sources: (I,) annotation file of each image; empty if all images are annotated in ``file``.
     """
 
     split: str
@@ -63,7 +63,7 @@ class Records:
 
     @classmethod
     def of_index(cls, split: str, index: AnnotationIndex) -> Records:
-        """Return the columns of an index: its boxes are clipped, and objects that cannot be used are left out."""
+        """Return the columns of an index, which contains clipped boxes and usable objects only."""
         boxes = np.asarray(index.boxes, np.float64)
         return cls(
             split,
@@ -97,7 +97,7 @@ class Records:
         return [] if self.folder is None else [self.folder / name for name in self.disk_names]
 
     def outline(self, row: int) -> Any:
-        """Return polygons or RLE of an object, or None."""
+        """Return the polygons or the RLE of an object; None without a mask."""
         return parse_segmentation(self.texts[row]) if len(self.texts) else None
 
     def corners(self, row: int) -> Corners:
@@ -122,9 +122,9 @@ class Records:
         return self.of_image(code, int(self.positions[row]), message, **given)
 
     def change(self, row: int, values: dict[str, Any] | None) -> tuple[Repair, ...]:
-        """Return the change of an annotation of the file; empty if the file cannot be changed."""
+        """Return the repair of an annotation; empty if the file cannot be repaired."""
         return (Repair("annotations", int(self.rows[row]), values),) if len(self.rows) else ()
 
     def change_image(self, position: int, values: dict[str, Any] | None) -> tuple[Repair, ...]:
-        """Return the change of an image entry of the file; empty if the file cannot be changed."""
+        """Return the repair of an image entry; empty if the file cannot be repaired."""
         return (Repair("images", int(self.image_rows[position]), values),) if len(self.image_rows) else ()

@@ -1,7 +1,7 @@
-"""Records of a COCO JSON that the reader rejects: each one is reported, and the others are kept for further checks.
+"""Checks of every record of a COCO JSON that the reader rejects as a whole.
 
-Every record is decoded by the reader's own schema. A record that it rejects is left out of the further checks, unless
-its correction is determined: a number written as text, a box with swapped corners.
+Each record is decoded with the reader's schema. Invalid records are reported and excluded from the other checks, unless
+their correction is unambiguous: a number written as text, a box with swapped corners.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Salvage:
         name: the file.
         records: usable records of each list.
         rows: position in the file of each usable record.
-        findings: problems of the others.
+        findings: problems of the unusable records.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Salvage:
 
 
 def salvage(values: Any, name: str) -> Salvage:
-    """Check all records of a parsed COCO JSON, and keep those that the reader accepts.
+    """Check all records of a parsed COCO JSON, and keep those that are valid.
 
     Args:
         values: the parsed file.
@@ -84,7 +84,7 @@ def salvage(values: Any, name: str) -> Salvage:
 
 
 def _who(found: Salvage, section: str, row: int, record: Record) -> dict[str, Any]:
-    """Return the annotation, box and image that a finding names."""
+    """Return the annotation, box and image of a record, for a finding."""
     if section == "categories":
         return {}
     if section == "images":
@@ -114,7 +114,7 @@ def _decode(found: Salvage, section: str, records: Any) -> None:
 
 
 def _usable(found: Salvage, section: str, row: int, record: Record) -> Record | None:
-    """Return a record that the reader accepts; None if there is none."""
+    """Return the record, corrected if necessary and possible; None if it cannot be used."""
     record = _read_numbers(found, section, row, record)
     if section == "annotations":
         size = stated_size(found.image_of(record))
@@ -134,7 +134,7 @@ def _usable(found: Salvage, section: str, row: int, record: Record) -> Record | 
 
 
 def _problem(section: str, row: int, record: Record) -> tuple[str, str]:
-    """Return the problem of a record and its key; both empty if the reader accepts it."""
+    """Return the problem of a record and its key; both empty for a valid record."""
     try:
         convert_one(section, row, record, SCHEMAS[section])
     except DataError as error:
@@ -150,7 +150,7 @@ def _report(found: Salvage, section: str, row: int, record: Record, code: str, m
 
 
 def _read_numbers(found: Salvage, section: str, row: int, record: Record) -> Record:
-    """Return a record with the numbers that are written as text."""
+    """Return a record whose numbers written as text are parsed."""
     texts = {key: value for key, value in record.items() if key in _NUMBERS and isinstance(value, str)}
     change = {key: number for key, value in texts.items() if (number := _number(value)) is not None}
     if not change:
@@ -170,7 +170,7 @@ def _number(text: str) -> float | int | None:
 
 
 def _drop_repeated(found: Salvage, section: str) -> None:
-    """Keep the first record of each id; an equal later one can be removed."""
+    """Keep the first record of each id; an identical duplicate can be removed."""
     noun = {"images": "image", "categories": "category"}[section]
     pairs = list(zip(found.rows[section], found.records[section], strict=True))
     found.records[section], found.rows[section] = [], []
@@ -181,7 +181,7 @@ def _drop_repeated(found: Salvage, section: str) -> None:
             found.keep(section, row, record)
             continue
         same = first == record
-        message = f"{noun} id {record['id']} occurs more than once" + (" with the same content" if same else "")
+        message = f"{noun} id {record['id']} occurs more than once" + (" (identical entries)" if same else "")
         fix = "remove the second entry" if same else "give each entry its own id"
         change = (Repair(section, row, None),) if same else ()
         found.add(f"{noun}-id-repeated", message, fix=fix, repairs=change, **_who(found, section, row, record))
@@ -192,13 +192,13 @@ def _check_labeled(found: Salvage) -> None:
     for row, record in zip(found.rows["images"], found.records["images"], strict=True):
         unknown = [key for key in record.get(LABELED) or () if key not in known]
         if unknown:
-            message = f"image id {record['id']}: {LABELED} names unknown category {unknown[0]}"
+            message = f"image id {record['id']}: {LABELED} contains unknown category {unknown[0]}"
             found.add("labeled-unknown", message, fix="remove it", **_who(found, "images", row, record))
             record[LABELED] = [key for key in record[LABELED] if key in known]
 
 
 def _resolve(found: Salvage) -> None:
-    """Keep the annotations whose image and category exist; without any image or category, that is the problem."""
+    """Keep the annotations whose image and category exist; without any image or category, only that is reported."""
     pairs = list(zip(found.rows["annotations"], found.records["annotations"], strict=True))
     found.records["annotations"], found.rows["annotations"] = [], []
     known = {section: {one["id"] for one in found.records[section]} for section in ("images", "categories")}

@@ -14,26 +14,26 @@ from tldet.runtime.images import fitted_size
 
 _Floats = NDArray[np.float64]
 _RARE = 10  # objects of a class
-_IMBALANCE = 100  # most objects of a class for each object of another one
+_IMBALANCE = 100  # ratio of the most frequent to the rarest class
 _EMPTY = 0.5  # fraction of images without objects
 _SMALL = 8.0  # pixels at the input size
 _MANY_SMALL, _MANY_UNCOVERED = 0.25, 0.25  # fraction of objects above which the finding is a warning
 _UNCOVERED = 0.01  # fraction of objects from which anchors are proposed
 _PROPOSED = 9  # anchor shapes at most
-_COVERED = 0.4  # IoU of an object and the best anchor shape from which the anchor fits
+_COVERED = 0.4  # least IoU of an object and its best anchor shape
 _ROUNDS = 30  # of the clustering of anchor shapes
 _NAMED = 5
 
 
 @dataclass(frozen=True)
 class InputSettings:
-    """Properties of the training to come.
+    """Training settings that objects are checked against.
 
     Attributes:
         short: short side to which images are resized, in pixels.
         long: limit of the long side.
         anchors: (N, 2) width and height of the anchors at the input size; empty for a model without anchors.
-        max_detections: detections per image that COCO's evaluation counts.
+        max_detections: largest number of detections per image in COCO evaluation.
     """
 
     short: int = 320
@@ -43,9 +43,9 @@ class InputSettings:
 
 
 def check_classes(records: Records) -> Iterator[Finding]:
-    """Yield rare classes, a large imbalance of classes, and a large share of images without objects."""
+    """Yield rare classes, a large class imbalance, and a large fraction of images without objects."""
     if not len(records.labels):
-        yield records.finding("no-annotations", "no object is annotated", fix="check that this is the right file")
+        yield records.finding("no-annotations", "no annotations", fix="check that this is the right file")
         return
     counts = np.bincount(records.labels[~records.crowd], minlength=len(records.class_names))
     rare = np.flatnonzero((counts > 0) & (counts < _RARE))
@@ -58,18 +58,18 @@ def check_classes(records: Records) -> Iterator[Finding]:
         most, fewest = (
             records.class_names[int(np.flatnonzero(counts == n)[0])] for n in (present.max(), present.min())
         )
-        text = f"{present.max()} objects of class {most!r}, {present.min()} of {fewest!r}"
+        text = f"{present.max()} objects of class {most!r}, but {present.min()} of class {fewest!r}"
         yield records.finding("class-imbalance", text)
     empty = len(records.image_ids) - len(np.unique(records.positions))
     if empty > _EMPTY * len(records.image_ids):
-        yield records.finding("image-empty", f"{empty} of {len(records.image_ids)} images have no object")
+        yield records.finding("image-empty", f"{empty} of {len(records.image_ids)} images have no objects")
 
 
 def check_objects(records: Records, settings: InputSettings) -> Iterator[Finding]:
-    """Yield images with more objects than evaluation counts, small objects, and objects that no anchor fits."""
+    """Yield images with more objects than COCO evaluates, small objects, and objects that no anchor matches."""
     counts = np.bincount(records.positions[~records.crowd], minlength=len(records.image_ids))
     for position in np.flatnonzero(counts > settings.max_detections).tolist():
-        text = f"{counts[position]} objects, but evaluation counts {settings.max_detections} detections per image"
+        text = f"{counts[position]} objects; COCO evaluation uses {settings.max_detections} detections per image"
         yield records.of_image("objects-many", position, text, fix="cut the image into tiles")
     sides = input_sides(records, settings)
     if not len(sides):
@@ -77,10 +77,10 @@ def check_objects(records: Records, settings: InputSettings) -> Iterator[Finding
     size = np.sqrt(sides.prod(1))
     small = size < _SMALL
     if small.any():
-        share = float(small.mean())
-        text = f"{int(small.sum())} of {len(size)} objects are under {_SMALL:g} pixels at short side {settings.short}"
-        severity = "warning" if share > _MANY_SMALL else "info"
-        yield records.finding("object-small", text, severity=severity, fix="a larger input size, or tiles")
+        fraction = float(small.mean())
+        text = f"{int(small.sum())} of {len(size)} objects are under {_SMALL:g} px at input size {settings.short}"
+        severity = "warning" if fraction > _MANY_SMALL else "info"
+        yield records.finding("object-small", text, severity=severity, fix="use a larger input size, or tiles")
     if settings.anchors is not None and len(settings.anchors):
         yield from _check_anchors(records, sides, settings.anchors)
 
@@ -106,7 +106,7 @@ def _check_anchors(records: Records, sides: _Floats, anchors: _Floats) -> Iterat
     shapes = ", ".join(f"{width}x{height}" for width, height in proposed.tolist())
     text = f"{int(bad.sum())} of {len(sides)} objects have an IoU below {_COVERED:g} with every anchor"
     severity = "warning" if bad.mean() > _MANY_UNCOVERED else "info"
-    fix = f"anchors of {shapes} (width x height at the input size) leave {after:.1%}"
+    fix = f"with anchors of {shapes} (width x height at the input size), {after:.1%} of the objects would"
     yield records.finding("anchors", text, severity=severity, fix=fix)
 
 
@@ -122,7 +122,7 @@ def cluster_shapes(sides: _Floats, count: int, sample: int = 5000) -> _Floats:
     Args:
         sides: (N, 2) width and height.
         count: number of clusters.
-        sample: most boxes that are used, evenly drawn by area.
+        sample: maximum number of boxes used, evenly sampled by area.
 
     Returns:
         (at most ``count``, 2) medians of the clusters, by area.

@@ -1,4 +1,4 @@
-"""The table of checks: those of one split, and those between splits."""
+"""Table of the checks of one split."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Check:
 
     Attributes:
         run: yields the findings.
-        fast: the check takes a fraction of a second for a million objects, and runs before every training.
+        fast: the check is vectorized over all objects, and also runs before every training.
     """
 
     run: Callable[[Records, InputSettings], Iterable[Finding]]
@@ -41,7 +41,7 @@ def check_annotations(splits: Sequence[Records], settings: InputSettings, *, fas
 
     Args:
         splits: the splits.
-        settings: properties of the training to come.
+        settings: training settings that objects are checked against.
         fast: run the fast checks only.
     """
     for records in splits:

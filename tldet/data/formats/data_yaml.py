@@ -70,7 +70,7 @@ def read_data_yaml(path: Path) -> YamlData:
 
 def _load(path: Path) -> tuple[str, dict[str, Any]]:
     if require_file(path, DataError).st_size > _MAX_BYTES:
-        raise DataError(f"{path}: is larger than {_MAX_BYTES >> 20} MiB; a data.yaml holds class names and paths only")
+        raise DataError(f"{path}: is larger than {_MAX_BYTES >> 20} MiB; it should contain class names and paths only")
     try:
         text = read_file(path, DataError).decode("utf-8-sig")
         values = yaml.safe_load(text)
@@ -101,7 +101,7 @@ def _names(path: Path, text: str, values: dict[str, Any]) -> tuple[str, ...]:
         raise DataError(f"{who}: must be a list of class names, or 'number: name' from 0")
     names = tuple(str(name).strip() for name in found if isinstance(name, str | int | float))
     if len(names) < len(found) or not all(names):
-        raise DataError(f"{who}: holds a name that is empty or not text")
+        raise DataError(f"{who}: contains a name that is empty or not text")
     if twice := next((name for row, name in enumerate(names) if name in names[:row]), None):
         raise DataError(f"{who}: {twice!r} occurs twice")
     count = values.get("nc")

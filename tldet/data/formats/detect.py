@@ -30,7 +30,7 @@ def detect_format(tree: Tree, name: str | None = None) -> tuple[Format, Sequence
             raise DataError(f"--format {name}: no such format; choose from {', '.join(known)}")
         files = known[name].find(tree)
         if not files:
-            raise DataError(f"{source}: holds no {known[name].title} annotations (--format {name})")
+            raise DataError(f"{source}: contains no {known[name].title} annotations (--format {name})")
         return known[name], files
     fitting = [(one, files) for one in known.values() if (files := one.find(tree))]
     if len(fitting) > 1:
@@ -38,7 +38,7 @@ def detect_format(tree: Tree, name: str | None = None) -> tuple[Format, Sequence
         names = ", ".join(one.name for one, _ in fitting)
         raise DataError(
             f"{source}: fits several formats: {listed}; choose one with --format ({names}), or give the annotation "
-            "file or its folder instead of the folder"
+            "file or a subfolder"
         )
     return fitting[0] if fitting else None
 

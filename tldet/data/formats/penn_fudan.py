@@ -48,7 +48,7 @@ def _pixels(path: Path) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
         with Image.open(path, formats=["PNG"]) as png:
             pixels = np.asarray(png)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: is no PNG of instance numbers ({error})") from None
+        raise DataError(f"{path}: is not a PNG of instance numbers ({error})") from None
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise DataError(f"{path}: must have one channel of instance numbers")
     return pixels

@@ -32,13 +32,13 @@ def complete(found: Dataset, classes: Sequence[str] | None = None, *, clip: bool
         DataError: an image is described twice in a split, or no image or class is left.
     """
     if not found.images:
-        raise DataError(f"{found.root}: holds no image")
+        raise DataError(f"{found.root}: contains no image")
     _refuse_twice(found.images)
     fill_sizes(found.images)
     if classes is not None:
         _restrict(found, classes)
     if not found.classes:
-        raise DataError(f"{found.root}: holds no object, and states no class")
+        raise DataError(f"{found.root}: contains no object, and states no class")
     for image in found.images:
         for shape in image.shapes:
             shape.box = shape.box or _bounds(image, shape)

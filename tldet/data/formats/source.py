@@ -62,7 +62,7 @@ def read_source(
     chosen = detect_format(tree, options.format)
     if chosen is None:
         titles = ", ".join(one.title for one in formats().values())
-        raise DataError(f"{path}: holds no annotations in a known format ({titles})")
+        raise DataError(f"{path}: contains no annotations in a known format ({titles})")
     return chosen[0].read(tree, chosen[1], ReadOptions(options.voc_boxes))
 
 

@@ -1,4 +1,4 @@
-"""VGG Image Annotator: JSON of regions by image, versions 1 and 2 (https://www.robots.ox.ac.uk/~vgg/software/via/)."""
+"""VGG Image Annotator: JSON with regions per image, versions 1 and 2 (https://www.robots.ox.ac.uk/~vgg/software/via/)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
     """Read the images of all files; names of files and folders state the splits.
 
     Raises:
-        DataError: a file is damaged, or a region is wrong; the message names it.
+        DataError: a file is damaged, or a region is invalid; the message names it.
     """
     return read_images("via", tree, files, _images)
 
@@ -59,7 +59,7 @@ def _images(tree: Tree, path: Path, content: Any, tally: Tally) -> Iterator[Imag
 
 
 def _shapes(value: dict[str, Any], key: str, who: str, tally: Tally) -> list[Shape]:
-    """Read the regions of an image: a list, or in version 1 an object of numbers."""
+    """Read the regions of an image: a list, or in version 1 an object with numbered keys."""
     regions = value.get("regions")
     numbered = list(regions.values()) if isinstance(regions, dict) else as_list(regions, who, "regions")
     found = []
@@ -104,7 +104,7 @@ def _label(attributes: Any, who: str, tally: Tally) -> str:
         return UNNAMED
     known = [value for key, value in found.items() if key.lower() in ("class", "label", "name", "type")]
     if len(found) > 1 and len(known) != 1:
-        raise DataError(f"{who}: has several attributes ({', '.join(found)}); call the one with the class 'class'")
+        raise DataError(f"{who}: has several attributes ({', '.join(found)}); name the one with the class 'class'")
     return label_text(known[0] if known else next(iter(found.values())), who, "region_attributes")
 
 

@@ -1,1 +1,1 @@
-"""Analysis of detection errors: pure functions of ground truth and detections."""
+"""Analysis of detection errors, as pure functions of ground truth and detections."""

@@ -1,4 +1,4 @@
-"""Analysis of the detections on a dataset: everything that a report shows."""
+"""Analysis of the detections on a dataset: all metrics and errors of a report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tldet.evaluation.report import CocoResult
 from tldet.evaluation.resample import Matches, class_ap, class_matches, draws, mean_over_classes
 from tldet.evaluation.statistics import Interval, percentile_interval
 
-_DEFAULT_THRESHOLD = 0.3  # score threshold without a hit, as in prediction
+_DEFAULT_THRESHOLD = 0.3  # score threshold if there are no true positives, as in prediction
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class Analysis:
         truth: ground truth.
         results: detections.
         coco: COCO metrics.
-        assigned: what became of each detection and object.
+        assigned: type of each detection, and match of each object.
         overall: precision and recall of all classes together.
         curves: precision and recall of each class.
         matches: matches of each class at all IoU thresholds.
-        samples: AP of each class on each bootstrap draw of images, (K, B); -1 if no object was drawn.
+        samples: (K, B) AP of each class on each bootstrap sample of images; -1 if a sample has no object of the class.
     """
 
     truth: GroundTruth
@@ -48,13 +48,13 @@ class Analysis:
 
     @cached_property
     def threshold(self) -> float:
-        """Score threshold of the largest F1 of all classes together."""
+        """Score threshold with the largest F1, all classes together."""
         best = self.overall.best()
         return _DEFAULT_THRESHOLD if best is None else best[0]
 
     @cached_property
     def thresholds(self) -> list[float | None]:
-        """Score threshold of the largest F1 of each class; None without hits."""
+        """Score threshold with the largest F1 of each class; None for a class without true positives."""
         return [None if best is None else best[0] for best in (one.best() for one in self.curves)]
 
     @cached_property
@@ -74,7 +74,7 @@ class Analysis:
 
     @cached_property
     def temperature(self) -> float | None:
-        """Temperature that calibrates the scores; None if all detections are right or all are wrong."""
+        """Temperature that calibrates the scores; None if all detections are correct or all are wrong."""
         return fit_temperature(*scores_and_hits(self.assigned))
 
     @cached_property
@@ -85,7 +85,7 @@ class Analysis:
 
     @cached_property
     def attributes(self) -> dict[str, ByAttribute]:
-        """AP by attributes of the objects."""
+        """AP by size, aspect ratio and crowding of the objects."""
         found = (by_size(self.assigned), by_aspect_ratio(self.assigned), by_crowding(self.assigned))
         return dict(zip(("size", "aspect ratio", "crowding"), found, strict=True))
 

@@ -20,18 +20,18 @@ POSITIVE_IOU, BACKGROUND_IOU = 0.5, 0.1
 
 @dataclass(frozen=True)
 class Assigned:
-    """Detections and objects of a dataset with what became of each, at one IoU threshold.
+    """Detections with their types and objects with their matches, at one IoU threshold.
 
     Attributes:
         truth: ground truth, without objects of classes that are not annotated on their image.
         results: D detections by image, best score first; at most 100 of a class on an image.
         pairs: overlaps of both.
         kinds: (D,) HIT, an error of FALSE, or IGNORED for a detection in a crowd region.
-        objects: (D,) row of the object that a detection matches, duplicates, or would match with another class or
-            box; -1 if there is none.
+        objects: (D,) row of the object that a detection matches (HIT), duplicates (DUPE), or would match if its class
+            (CLS) or box (LOC) were correct; -1 if there is none.
         ious: (D,) IoU with that object.
-        found: (A,) row of the detection that matches an object; -1 if none does.
-        missed: (A,) bool, True for an object without a detection that matches it, or would with another class or box.
+        found: (A,) row of the detection that matches an object; -1 if there is none.
+        missed: (A,) bool, True for an object that no detection matches, nor would match with a correct class or box.
         iou: IoU at or above which a detection matches an object.
     """
 
@@ -59,7 +59,7 @@ class Assigned:
 def assign_error_types(
     truth: GroundTruth, results: Results, *, iou: float = POSITIVE_IOU, background: float = BACKGROUND_IOU
 ) -> Assigned:
-    """Match detections with objects as COCO does, and give each false positive its type of error.
+    """Match detections with objects as in COCO evaluation, and assign a type of error to each false positive.
 
     Args:
         truth: the objects.
@@ -68,9 +68,10 @@ def assign_error_types(
         background: largest IoU of a detection with any object that counts as background.
 
     Returns:
-        For each false positive, the first type that holds: Loc, an object of its class at an IoU between
-        ``background`` and ``iou``; Cls, an object of another class at ``iou`` or above; Dupe, an object of its class
-        that is matched already; Bkg, no object above ``background``; else Both.
+        Assigned types. A false positive has the first type that applies: Loc if its best object of the same class has
+        an IoU between ``background`` and ``iou``; Cls if an object of another class has an IoU of at least ``iou``;
+        Dupe if an object of its class with an IoU of at least ``iou`` is already matched; Bkg if no object has an IoU
+        above ``background``; else Both.
     """
     truth, results = drop_unlabeled(truth, results)
     results = best_of_each(results)
@@ -91,7 +92,7 @@ def assign_error_types(
 def _explain(
     truth: GroundTruth, results: Results, pairs: Pairs, found: Ints, columns: Any, limits: tuple[float, float]
 ) -> None:
-    """Enter the type of error, the object and the IoU of each false positive; the last rule that holds counts."""
+    """Set the type of error, the object and the IoU of each false positive; the last rule that applies wins."""
     kinds, objects, ious = columns
     iou, background = limits
     same = results.categories[pairs.detections] == truth.categories[pairs.objects]

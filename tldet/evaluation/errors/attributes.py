@@ -50,7 +50,7 @@ class ByAttribute:
 
 
 def by_size(assigned: Assigned) -> ByAttribute:
-    """Compute AP by the square root of the area, pixels."""
+    """Compute AP by object size, the square root of the area in pixels."""
     return _by(assigned, np.sqrt(assigned.truth.areas), np.sqrt(assigned.results.areas), SIZES)
 
 
@@ -60,7 +60,10 @@ def by_aspect_ratio(assigned: Assigned) -> ByAttribute:
 
 
 def by_crowding(assigned: Assigned) -> ByAttribute:
-    """Compute AP by the largest IoU of an object's box with another object; of a detection, its second largest IoU."""
+    """Compute AP by crowding: the largest IoU of an object's box with another object's box.
+
+    The value of a detection is its second largest IoU with an object.
+    """
     truth = assigned.truth
     objects = _second(_object_pairs(truth), len(truth.images))
     return _by(assigned, objects, _second(_plain(truth, assigned.pairs), len(assigned.results)), CROWDING)
@@ -79,7 +82,7 @@ def _ratio(boxes: Floats) -> Floats:
 
 
 def _object_pairs(truth: GroundTruth) -> Pairs:
-    """Return the overlaps of the boxes of all objects with those of the objects on their image, themselves included."""
+    """Return the overlaps between the boxes of the objects of each image; each box also overlaps itself."""
     boxes = replace(truth, type="bbox", segmentations=None)
     scores = np.zeros(len(truth.images))
     found = Results(truth.images, truth.categories, truth.boxes, scores, truth.areas, None)

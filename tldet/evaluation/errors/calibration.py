@@ -1,4 +1,4 @@
-"""Calibration: how well scores predict whether a detection matches an object (Guo et al. 2017)."""
+"""Calibration of scores: agreement of scores and the fraction of correct detections (Guo et al. 2017)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tldet.evaluation.errors.assign import Assigned
 
 BINS = 10
 _CLIP = 1e-6  # scores of 0 and 1 have no logit
-_RANGE = (0.05, 20.0)  # of temperatures
-_STEPS = 60  # of the search: the bracket shrinks to 1e-12 of its width
+_RANGE = (0.05, 20.0)  # range of the temperature
+_STEPS = 60  # steps of the search, which shrink the bracket to 1e-12 of its width
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Calibration:
         edges: (B + 1,) scores.
         counts: (B,) detections.
         confidence: (B,) mean score; NaN in an empty bin.
-        accuracy: (B,) share of the detections that match an object; NaN in an empty bin.
+        accuracy: (B,) fraction of the detections that match an object; NaN in an empty bin.
     """
 
     edges: Floats
@@ -62,14 +62,14 @@ def calibration(scores: Floats, hits: Bools, bins: int = BINS) -> Calibration:
 
 
 def scaled(scores: Floats, temperature: float) -> Floats:
-    """Return scores whose logits are divided by a temperature; their order stays."""
+    """Divide the logits of scores by a temperature, which keeps their order."""
     return np.asarray(1 / (1 + np.exp(-_logits(scores) / temperature)))
 
 
 def fit_temperature(scores: Floats, hits: Bools) -> float | None:
-    """Return the temperature of the smallest cross-entropy, by golden-section search; None without hits or misses.
+    """Fit the temperature that minimizes the cross-entropy, by golden-section search.
 
-    The cross-entropy is convex in 1 / T.
+    The cross-entropy is convex in 1 / T. Returns None if all detections are correct or all are wrong.
 
     Args:
         scores: (D,) 0..1.

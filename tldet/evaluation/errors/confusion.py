@@ -10,19 +10,19 @@ from tldet.evaluation.errors.match import greedy
 
 
 def confusion_matrix(assigned: Assigned, score: float) -> Ints:
-    """Count the objects of each class by the class that they are detected as.
+    """Count the objects of each class by the class of their detection.
 
     Detections with a score of at least ``score`` are matched with objects of any class, the best score first, each with
     the free object of the largest IoU, if that reaches the IoU threshold of ``assigned``. hotcoco has the same rule;
     supervision matches pairs of the same class first, then by IoU.
 
     Args:
-        assigned: the detections; crowd regions and detections in them are left out.
+        assigned: the detections; crowd regions and detections in them do not count.
         score: score threshold.
 
     Returns:
-        (K + 1, K + 1): rows are the classes of objects, columns the predicted classes; the last row counts detections
-        without an object, the last column objects without a detection.
+        (K + 1, K + 1): rows are the classes of objects, columns the classes of detections; the last row counts
+        detections without an object, the last column objects without a detection.
     """
     truth, results = assigned.truth, assigned.results
     classes = len(truth.category_ids)
@@ -43,7 +43,7 @@ def confusion_matrix(assigned: Assigned, score: float) -> Ints:
 
 
 def confusions(matrix: Ints, most: int) -> list[tuple[int, int, int]]:
-    """Return the pairs of different classes that are confused most: object, prediction and count."""
+    """Return the most frequent confusions: class of the object, class of the detection, and count."""
     between = matrix[:-1, :-1].copy()
     np.fill_diagonal(between, 0)
     order = np.argsort(-between, axis=None, kind="stable")[:most]

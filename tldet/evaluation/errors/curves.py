@@ -15,10 +15,10 @@ _POINTS = 201  # score thresholds of a drawn curve
 
 @dataclass(frozen=True)
 class Curve:
-    """Precision and recall of detections with a score of at least each threshold.
+    """Precision and recall at each score threshold.
 
     Attributes:
-        scores: (D,) thresholds, descending: the different scores of the detections.
+        scores: (D,) thresholds, descending: the unique scores of the detections.
         precision: (D,) 0..1.
         recall: (D,) 0..1.
         objects: number of objects.
@@ -36,9 +36,9 @@ class Curve:
         return np.divide(2 * self.precision * self.recall, total, out=np.zeros(len(total)), where=total > 0)
 
     def best(self) -> tuple[float, float, float, float] | None:
-        """Return score threshold, precision, recall and F1 at the largest F1; None without hits.
+        """Return score threshold, precision, recall and F1 at the largest F1; None without true positives.
 
-        The threshold lies halfway between the lowest score that is kept and the next one below.
+        The threshold lies halfway between the lowest score above it and the next lower one.
         """
         f1 = self.f1
         if not len(f1) or f1.max() <= 0:
@@ -49,7 +49,7 @@ class Curve:
         return threshold, float(self.precision[row]), float(self.recall[row]), float(f1[row])
 
     def at(self, threshold: float) -> tuple[float, float, float]:
-        """Return precision, recall and F1 of the detections at or above a score threshold; precision is 1 for none."""
+        """Return precision, recall and F1 at a score threshold; precision is 1 if no detection reaches it."""
         row = int(np.searchsorted(-self.scores, -threshold, side="right")) - 1
         if row < 0:
             return 1.0, 0.0, 0.0
@@ -61,7 +61,7 @@ class Curve:
         return np.asarray(highest[np.searchsorted(self.recall, RECALLS)])
 
     def sampled(self) -> tuple[Floats, Floats, Floats, Floats]:
-        """Return thresholds 0 to 1 with precision, recall and F1 at each, to draw."""
+        """Return thresholds from 0 to 1 with precision, recall and F1 at each, for plots."""
         thresholds = np.linspace(0, 1, _POINTS)
         rows = np.searchsorted(-self.scores, -thresholds, side="right") - 1
         columns = (np.append(column, end) for column, end in ((self.precision, np.nan), (self.recall, 0), (self.f1, 0)))

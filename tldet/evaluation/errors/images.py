@@ -17,8 +17,8 @@ def unfound(assigned: Assigned, score: float) -> Bools:
 def image_errors(assigned: Assigned, score: float) -> Floats:
     """Return the weight of the errors of each image, (I,).
 
-    It is the sum of the scores of the false positives at or above ``score``, plus 1 for each object without a matching
-    detection at or above it.
+    The weight is the sum of the scores of false positives with at least ``score``, plus the number of objects without a
+    matching detection of at least ``score``.
     """
     truth, results = assigned.truth, assigned.results
     false = np.isin(assigned.kinds, FALSE) & (results.scores >= score)
@@ -28,7 +28,7 @@ def image_errors(assigned: Assigned, score: float) -> Floats:
 
 
 def image_counts(assigned: Assigned, score: float) -> tuple[Ints, Ints, Ints]:
-    """Return the hits, the false positives and the objects without a detection of each image at a score, (I,) each."""
+    """Return true positives, false positives and missed objects of each image at a score threshold, (I,) each."""
     results, count = assigned.results, len(assigned.truth.image_ids)
     above = results.scores >= score
     hits = np.bincount(results.images[assigned.hits & above], minlength=count)
@@ -37,14 +37,14 @@ def image_counts(assigned: Assigned, score: float) -> tuple[Ints, Ints, Ints]:
 
 
 def image_f1(assigned: Assigned, score: float) -> Floats:
-    """Return the F1 of each image at a score, (I,); 1 for an image without objects and detections."""
+    """Return the F1 of each image at a score threshold, (I,); 1 for an image without objects and detections."""
     hits, false, missed = image_counts(assigned, score)
     total = 2 * hits + false + missed
     return np.asarray(np.divide(2 * hits, total, out=np.ones(len(total)), where=total > 0))
 
 
 def worst_images(assigned: Assigned, score: float, most: int) -> Ints:
-    """Return the images with the heaviest errors, the worst first; images without errors are left out."""
+    """Return the images with the largest weight of errors, largest first; images without errors are left out."""
     weight = image_errors(assigned, score)
     order = np.argsort(-weight, kind="stable")[:most]
     return np.asarray(order[weight[order] > 0])

@@ -1,4 +1,4 @@
-"""Matching of detections with objects of their class, as pycocotools does it."""
+"""Matching of detections with objects of their class, as in pycocotools."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import numpy as np
 from tldet.evaluation.columns import Bools, GroundTruth, Ints, Results
 from tldet.evaluation.errors.overlaps import Pairs
 
-_MOST = 100  # detections of a class on an image, as in COCO
+_MOST = 100  # maximum number of detections per class and image, as in COCO
 _LARGEST = 1 - 1e-10  # IoU threshold of pycocotools for 1
 
 
 def best_of_each(results: Results, most: int = _MOST) -> Results:
-    """Return the detections by image, best score first, without those beyond the best ``most`` of a class."""
+    """Return the best ``most`` detections of each class and image, sorted by image, best score first."""
     order = np.lexsort((-results.scores, results.categories, results.images))
     images, categories = results.images[order], results.categories[order]
     first = np.flatnonzero(np.diff(images, prepend=-1).astype(bool) | np.diff(categories, prepend=-1).astype(bool))
@@ -22,7 +22,7 @@ def best_of_each(results: Results, most: int = _MOST) -> Results:
 
 
 def matchable(truth: GroundTruth, results: Results, pairs: Pairs, iou: float) -> Pairs:
-    """Return the pairs of one class with an IoU of at least ``iou``, in the order in which objects are matched."""
+    """Return the pairs of equal class with an IoU of at least ``iou``, in matching order."""
     same = results.categories[pairs.detections] == truth.categories[pairs.objects]
     near = pairs.take(same & (pairs.ious >= min(iou, _LARGEST)))
     return near.take(np.lexsort((-near.objects, -near.ious, near.detections)))  # the later of equal objects
@@ -50,7 +50,7 @@ def match_detections(truth: GroundTruth, results: Results, pairs: Pairs, iou: fl
 
 
 def greedy(pairs: Pairs, objects: int, detections: int) -> tuple[Ints, Ints]:
-    """Give each detection, in the order of the pairs, its first object that is still free.
+    """Match each detection, in the order of the pairs, with its first unmatched object.
 
     Returns:
         (A,) the detection of each object and (D,) the object of each detection; -1 without one.

@@ -16,12 +16,12 @@ _AT_ONCE = 2_000_000  # pairs held in memory at a time
 
 @dataclass(frozen=True)
 class Pairs:
-    """P pairs of a detection and an object that overlap, of any classes.
+    """P pairs of an overlapping detection and object, which may have different classes.
 
     Attributes:
         detections: (P,) rows of the detections, ascending.
         objects: (P,) rows of the objects.
-        ious: (P,) IoU above 0; for a crowd region, the share of the detection that it covers.
+        ious: (P,) IoU above 0; for a crowd region, the fraction of the detection that it covers.
     """
 
     detections: Ints
@@ -34,7 +34,7 @@ class Pairs:
 
 
 def overlapping_pairs(truth: GroundTruth, results: Results) -> Pairs:
-    """Return the pairs of a detection and an object of one image that overlap."""
+    """Return all pairs of an overlapping detection and object in the same image."""
     order = np.argsort(truth.images, kind="stable")
     starts = np.searchsorted(truth.images[order], np.arange(len(truth.image_ids) + 1))
     find = _box_pairs if truth.segmentations is None else _mask_pairs

@@ -13,14 +13,14 @@ from tldet.evaluation.errors.assign import BKG, BOTH, CLS, DUPE, KINDS, LOC, Ass
 from tldet.evaluation.resample import average_precision
 
 TYPES = ("Cls", "Loc", "Both", "Dupe", "Bkg", "Miss")
-ORACLES = ("FP", "FN")  # all false positives removed; all objects that are not found removed
+ORACLES = ("FP", "FN")  # all false positives corrected; all false negatives corrected
 MEANINGS = {
     "Cls": "wrong class: IoU of at least 0.5 with an object of another class",
     "Loc": "inaccurate box: IoU of 0.1 to 0.5 with an object of the class",
     "Both": "wrong class and inaccurate box",
     "Dupe": "duplicate: the object is matched by a detection of higher score",
     "Bkg": "background: IoU of at most 0.1 with any object",
-    "Miss": "missed object: no detection matches it, nor would with another class or box",
+    "Miss": "missed object: no detection matches it, nor would with a corrected class or box",
 }
 
 
@@ -30,8 +30,8 @@ class Tide:
 
     Attributes:
         ap: (K,) AP of each class at the IoU threshold, 0..1; NaN without objects.
-        lost: AP lost of each class, (K,), by type and oracle; NaN without objects. It is negative if a correction moves
-            detections of high score to a class.
+        lost: AP lost of each class, (K,), by type and oracle; NaN without objects. Negative values occur if a
+            correction changes the class of confident detections.
         counts: number of errors of each class, (K,), by type.
     """
 
@@ -72,7 +72,7 @@ def tide(assigned: Assigned) -> Tide:
     base = _Points(results.categories[rows], results.scores[rows], assigned.hits[rows], objects)
     ap = _class_ap(base)
     corrected = {name: _class_ap(points) for name, points in _corrected(assigned, base, rows)}
-    # A class without any object left keeps an AP of 0, as none of its objects was found.
+    # If no objects of a class remain after a correction, its AP counts as 0.
     lost = {name: np.where(np.isnan(found), 0.0, found) - ap for name, found in corrected.items()}
     return Tide(ap, lost, error_counts(assigned))
 
@@ -111,7 +111,7 @@ def _corrected(assigned: Assigned, base: _Points, rows: Ints) -> Iterator[tuple[
 
 
 def _claims(assigned: Assigned) -> Ints:
-    """Return the detection of the best score that would match each object that is not found."""
+    """Return, for each unmatched object, the detection of the best score that would match it if corrected."""
     rows = np.flatnonzero(np.isin(assigned.kinds, (CLS, LOC)) & (assigned.objects >= 0))
     rows = rows[assigned.found[assigned.objects[rows]] < 0]  # best score first on an image
     return np.asarray(rows[np.unique(assigned.objects[rows], return_index=True)[1]])

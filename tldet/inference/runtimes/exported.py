@@ -63,7 +63,7 @@ class ExportedDetector:
         return [as_tensors(found) for found in self.network.detect(_images(batch), batch.original_sizes)]
 
     def fitted(self, batch: Batch) -> Batch:
-        """Return the batch in the size of the graph: images are padded, or downscaled if they are too large."""
+        """Fit the images to the input size of the graph: pad them, or scale them down if they are too large."""
         if self.size is None or tuple(batch.images.shape[2:]) == self.size:
             return batch
         images = torch.zeros(len(batch), *self.size, 3, dtype=torch.uint8)

@@ -32,14 +32,14 @@ class TorchExportSession:
         device: ``auto`` or ``cpu``.
 
     Raises:
-        CheckpointError: the file cannot be loaded, or holds more than a graph and tensors.
+        CheckpointError: the file cannot be loaded, or contains anything but a graph and tensors.
         ConfigError: another device is requested.
     """
 
     def __init__(self, path: Path, device: str = "auto") -> None:
         self._arguments = (path, device)
         if device not in ("auto", "cpu"):
-            raise ConfigError(f"device {device}: a torch.export file runs on the device of its export, cpu")
+            raise ConfigError(f"device {device}: torch.export files run on cpu only, the device they are exported for")
         check_archive(path)
         for operator in (NMS_ROWS, ROI_ALIGN_PYRAMID):
             operator.define()
@@ -62,12 +62,12 @@ class TorchExportSession:
 
 
 def check_archive(path: Path) -> None:
-    """Check that a ``torch.export`` file holds nothing but a graph, texts and tensors.
+    """Check that a ``torch.export`` file contains only a graph, text and tensors.
 
-    Pickles inside are read by the restricted unpickler; compiled code and objects other than tensors are refused.
+    Pickles in it are read with the restricted unpickler; compiled code and objects other than tensors are rejected.
 
     Raises:
-        CheckpointError: the file is broken, or holds something else.
+        CheckpointError: the file is damaged, or contains anything else.
     """
     require_file(path, CheckpointError)
     try:
@@ -75,7 +75,7 @@ def check_archive(path: Path) -> None:
             if sum(entry.file_size for entry in archive.infolist()) > min(
                 _LARGEST, 2 * path.stat().st_size + (1 << 20)
             ):
-                raise CheckpointError(f"{path}: its parts claim more bytes than the file holds")
+                raise CheckpointError(f"{path}: its entries unpack to more bytes than a file of this size can contain")
             for name in archive.namelist():
                 _check_entry(path, archive, name)
     except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as error:
@@ -88,7 +88,7 @@ def _check_entry(path: Path, archive: zipfile.ZipFile, name: str) -> None:
         return
     if not inside.startswith(("/data/weights/", "/data/constants/", "/data/sample_inputs/")) or "custom_obj" in inside:
         raise CheckpointError(
-            f"{path}: {name} is not part of a graph with tensors; it could run code, and was not read"
+            f"{path}: {name} is not part of a graph with tensors and could run code; the file was not loaded"
         )
     content = archive.read(name)
     if not content.startswith(_PICKLED) or inside.startswith("/data/weights/weight_"):
@@ -99,5 +99,5 @@ def _check_entry(path: Path, archive: zipfile.ZipFile, name: str) -> None:
         foreign = read_archive(part).set_aside
     if foreign:
         raise CheckpointError(
-            f"{path}: {name} holds objects that could run code ({next(iter(foreign))}); it was not read"
+            f"{path}: {name} contains objects that could run code ({next(iter(foreign))}); the file was not loaded"
         )

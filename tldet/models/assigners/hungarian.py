@@ -1,10 +1,10 @@
 """Hungarian matching of queries and objects (DETR, Carion et al. 2020; D-FINE, Peng et al. 2024).
 
-An assignment is a (B, Q) tensor: the object of each query, or NONE. It is the same for matched and for denoising
-queries, so that all losses are computed for the whole batch at once.
+An assignment is a (B, Q) tensor with the object of each query, or NONE. Matched and denoising queries use the same
+form, so that all losses are computed for the whole batch at once.
 
-Letters for shapes: B images, Q queries, G objects of the image that has most (at least 1), K classes, N predictions of
-the same images. Boxes are given by center and extent, in shares of the image.
+Letters for shapes: B images, Q queries, G objects in the image with the most objects (at least 1), K classes, N
+predictions on the same images. Boxes are (center x, center y, width, height), normalized by the image size.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tldet.structures.target import Target
 from tldet.system.device import constant, send
 
 NONE = -1
-_LOG = 1e-8
+_LOG = 1e-8  # avoids log(0)
 _LARGEST = 1e9  # cost of a prediction that is not finite
 
 
@@ -36,7 +36,7 @@ class PaddedTargets(NamedTuple):
 
 
 def objects_of(targets: Sequence[Target], size: Size) -> PaddedTargets:
-    """Return the objects of a batch, without crowd regions, in shares of the padded image.
+    """Return the objects of a batch without crowd regions, normalized by the size of the padded image.
 
     Args:
         targets: ground truth of each image, pixels.
@@ -63,10 +63,10 @@ class MatchCosts(NamedTuple):
 
 @torch.no_grad()
 def match_queries(predictions: Sequence[Prediction], objects: PaddedTargets, costs: MatchCosts) -> Tensor:
-    """Match each object to one query of each prediction at the least total cost (Carion et al. 2020, section 3.1).
+    """Match each object to one query of each prediction at minimum total cost (Carion et al. 2020, section 3.1).
 
-    The costs of all predictions and images are computed in one go and copied to the host once. SciPy solves one
-    assignment for each prediction and image: it has no batched solver.
+    The costs of all predictions and images are computed together and copied to the CPU once. SciPy has no batched
+    solver, so that each prediction of each image is solved separately.
 
     Args:
         predictions: N predictions.
@@ -76,7 +76,7 @@ def match_queries(predictions: Sequence[Prediction], objects: PaddedTargets, cos
     Returns:
         (N, B, Q) int64: the object of each query, or NONE.
     """
-    from scipy.optimize import linear_sum_assignment  # takes time that other heads do not need
+    from scipy.optimize import linear_sum_assignment  # slow import that other heads do not need
 
     logits = torch.stack([one.logits for one in predictions]).float()  # (N, B, Q, K)
     boxes = torch.stack([one.boxes for one in predictions]).float()
@@ -90,7 +90,7 @@ def match_queries(predictions: Sequence[Prediction], objects: PaddedTargets, cos
 
 
 def _costs(logits: Tensor, boxes: Tensor, objects: PaddedTargets, costs: MatchCosts) -> Tensor:
-    """(N, B, Q, G) matching costs of (N, B, Q, K) logits and (N, B, Q, 4) boxes."""
+    """Compute the matching costs (N, B, Q, G) of logits (N, B, Q, K) and boxes (N, B, Q, 4)."""
     labels = objects.labels.expand(len(logits), -1, -1)[:, :, None].expand(-1, -1, logits.shape[2], -1)
     chance = logits.sigmoid().gather(-1, labels)
     absent = (1 - costs.alpha) * chance**costs.gamma * -(1 - chance + _LOG).log()
@@ -102,7 +102,7 @@ def _costs(logits: Tensor, boxes: Tensor, objects: PaddedTargets, costs: MatchCo
 
 
 def _pairwise_giou(boxes: Tensor, others: Tensor) -> Tensor:
-    """(N, B, Q, G) generalized IoU of (N, B, Q, 4) and (B, G, 4) corners."""
+    """Compute the generalized IoU (N, B, Q, G) of xyxy boxes (N, B, Q, 4) and (B, G, 4)."""
     a, b = boxes[..., None, :], others[None, :, None]
     shared = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
     hull = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).prod(-1)
@@ -111,7 +111,7 @@ def _pairwise_giou(boxes: Tensor, others: Tensor) -> Tensor:
 
 
 def merged(assigned: Tensor, objects: int) -> Tensor:
-    """Unite the assignments of all layers (D-FINE, section 4.2): a query takes the object that most layers gave it.
+    """Merge the assignments of all layers (D-FINE, section 4.2): each query gets its most frequent object.
 
     Args:
         assigned: (N, B, Q) object of each query, or NONE.

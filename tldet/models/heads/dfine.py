@@ -1,12 +1,13 @@
 """D-FINE (Peng et al. 2024), and RT-DETRv2 (Lv et al. 2024) as settings of the same head.
 
-The method in order: every cell of the feature maps predicts classes and a box, and the best cells become queries. The
-decoder refines their boxes (see :mod:`tldet.models.query_decoder`). In training, the Hungarian algorithm matches each
-object to one query of each layer, and noisy copies of the objects pass through the decoder as further queries that
-must recover them (contrastive denoising, Zhang et al. 2023, DINO, section 3.3). Layers are distilled from the last one.
+Every location of the feature maps predicts classes and a box, and the best locations become queries. The decoder
+refines their boxes (see :mod:`tldet.models.query_decoder`). In training, the Hungarian algorithm matches each object to
+one query of each layer; the decoder must also recover the objects from noisy copies (contrastive denoising, Zhang et
+al. 2023, DINO, section 3.3); and the last layer is the teacher of the others.
 
-Letters for shapes: B images, L levels, M cells of all levels, Q queries, D denoising queries, K classes, C channels,
-G objects of the image that has most. Boxes are (center x, center y, width, height) in shares of the padded image.
+Letters for shapes: B images, L levels, M locations of all levels, Q queries, D denoising queries, K classes, C
+channels, G objects in the image with the most objects. Boxes are (center x, center y, width, height), relative to the
+padded image.
 """
 
 from __future__ import annotations
@@ -46,13 +47,13 @@ from tldet.registry import HEADS
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 
-_STAGE = 7  # of the random numbers
-_OBJECTS, _PAIRS, _NOISY = 10.0, 20.0, 100.0  # assumed per image before the first step
+_STAGE = 7  # stream of random numbers
+_OBJECTS, _PAIRS, _NOISY = 10.0, 20.0, 100.0  # initial running means per image
 
 
 @dataclass(frozen=True)
 class DFineSettings:
-    """Losses, denoising queries and selection of detections. The defaults are the papers'.
+    """Losses, denoising queries and selection of detections. The defaults are those of the papers.
 
     Attributes:
         class_loss: "vfl" or "mal", see :func:`~tldet.models.query_losses.class_loss`.
@@ -66,18 +67,18 @@ class DFineSettings:
         class_cost: weight of the focal cost in matching.
         l1_cost: weight of the L1 cost.
         giou_cost: weight of the GIoU cost.
-        num_dn_queries: denoising queries per image, for positives and for negatives each, at most; 0 for none.
-        label_noise_scale: half of this share of the denoising queries gets a random class.
-        box_noise_scale: largest shift of a side, in halves of the box; negatives shift by one to two times that.
+        num_dn_queries: maximum number of positive denoising queries per image, with as many negatives; 0 for none.
+        label_noise_scale: half of this fraction of the denoising queries gets a random class.
+        box_noise_scale: largest shift of a side, relative to half the box size; negatives shift by 1 to 2 times that.
         loss_normalizer: "running": running mean of the objects per image, independent of the split into micro-batches;
-            "batch": the objects of the micro-batch (papers).
-        convention: "paper": boxes are trained on the united assignment of all layers, and the number of denoising
-            groups depends on the image alone; "transformers": each layer has its own assignment, the scores and boxes
-            of a layer are trained with the distributions of the next, and all images get the groups of the image that
-            has most objects, as in transformers 5.24, for comparing numbers.
-        score_thr: score above which a query is a detection.
+            "batch": number of objects in the micro-batch (papers).
+        convention: "paper": the box losses use the union of the assignments of all layers, and the number of denoising
+            groups depends on the image only; "transformers": each layer has its own assignment, the scores and boxes
+            of a layer are trained with the distributions of the next one, and all images get the groups of the image
+            with the most objects, as in transformers 5.24, to compare numbers.
+        score_thr: score threshold of detections.
         max_per_img: largest number of detections per image.
-        ignore_iof_thr: share of a box inside a crowd region from which it is no background.
+        ignore_iof_thr: fraction of a box inside a crowd region at or above which it is not trained as background.
     """
 
     class_loss: ClassLoss = "vfl"
@@ -109,9 +110,9 @@ class DFineSettings:
 
 
 class DFineRaw(NamedTuple):
-    """Raw outputs; of the queries of each layer the first D are denoising queries."""
+    """Raw outputs; the first D queries of each layer are denoising queries."""
 
-    layers: tuple[Prediction, ...]  # with distributions, the first is the initial box
+    layers: tuple[Prediction, ...]  # with distributions, the first one contains the initial boxes
     proposals: Prediction
     denoising: Denoising | None
     size: Size  # of the padded image, pixels
@@ -125,9 +126,9 @@ class DFineHead(Head):
         in_channels: channels of the feature maps.
         strides: their strides, finest first.
         num_classes: K.
-        num_queries: Q; fewer if the maps have fewer cells.
-        project_inputs: "fit" projects the maps if their channels differ from the decoder's (D-FINE), "always" does so
-            in any case (RT-DETR).
+        num_queries: Q; fewer if the maps have fewer locations.
+        project_inputs: "fit" projects the maps only if their channels differ from those of the decoder (D-FINE),
+            "always" projects them in any case (RT-DETR).
         prior: initial class score.
         decoder: see :class:`~tldet.models.query_decoder.DecoderOptions`.
         settings: see :class:`DFineSettings`.
@@ -175,7 +176,7 @@ class DFineHead(Head):
         Args:
             features: L x (B, in_channels, H, W).
             targets: ground truth of each image in pixels, for denoising queries in training mode.
-            seed: seed of the step for the noise; None takes torch's global random numbers.
+            seed: seed of the step for the noise; None uses torch's global random state.
         """
         size = (features[0].shape[-2] * self.strides[0], features[0].shape[-1] * self.strides[0])
         maps = [project(level) for project, level in zip(self.input_proj, features, strict=True)]
@@ -187,14 +188,14 @@ class DFineHead(Head):
             mask = noisy.mask(queries.shape[1])
             queries = torch.cat([self.denoising_embed(noisy.labels).to(queries.dtype), queries], 1)
             boxes = torch.cat([noisy.boxes, boxes], 1)
-        elif self.training:  # a gradient, 0, for every parameter: data-parallel training waits for each of them
+        elif self.training:  # zero gradients for all parameters, which data-parallel training waits for
             queries = queries + 0 * self.denoising_embed.weight.sum()
         return DFineRaw(self.decoder(queries, boxes, maps, mask), proposals, noisy, size)
 
     def loss(
         self, raw: DFineRaw, targets: Sequence[Target], sizes: Sequence[Size], seed: int | None = None
     ) -> dict[str, Tensor]:
-        """Classification, L1, GIoU, fine-grained localization and distillation loss, each summed over the layers."""
+        """Compute classification, L1, GIoU, fine-grained localization and distillation loss, summed over the layers."""
         totals: dict[str, Tensor] = {}
         for losses in self.layer_losses(raw, targets).values():
             for name, value in losses.items():
@@ -239,12 +240,12 @@ class DFineHead(Head):
     def _denoising_losses(
         self, raw: DFineRaw, noisy: Denoising, objects: PaddedTargets, count: float | Tensor, targets: Sequence[Target]
     ) -> dict[str, dict[str, Tensor]]:
-        """The same losses of the denoising queries, averaged over the groups; each query knows its object."""
+        """Compute the same losses for the denoising queries with their known objects, averaged over the groups."""
         layers = [one.part(None, noisy.labels.shape[1]) for one in raw.layers]
-        shares = 1 / noisy.groups.clamp(min=1)
+        weights = 1 / noisy.groups.clamp(min=1)
         matched = self.normalizers.divisor("noisy", (noisy.assigned != NONE).sum(), len(targets))
         rest = noisy.counted.sum() - matched if self.settings.convention == "transformers" else matched
-        scope = LossScope(objects, noisy.assigned, noisy.assigned, noisy.counted, shares, count, count, matched, rest)
+        scope = LossScope(objects, noisy.assigned, noisy.assigned, noisy.counted, weights, count, count, matched, rest)
         aligned = enumerate(self._aligned(layers, main=False))
         return {f"denoising {n}": self._losses(a, layers[-1], scope, raw.size, targets) for n, a in aligned}
 
@@ -286,8 +287,8 @@ class DFineHead(Head):
         """Compute the best (query, class) pairs of each image; see :meth:`Head.decode_tensors`."""
         last, (height, width) = raw.layers[-1], raw.size
         scores, rows, labels = best_pairs(last.logits.float().sigmoid(), self.settings.max_per_img)
-        shares = take_rows(corners_of(last.boxes.float()), rows).view(len(rows), -1, 2, 2)
-        boxes = torch.stack([shares[..., 0] * width, shares[..., 1] * height], -1).flatten(-2)
+        corners = take_rows(corners_of(last.boxes.float()), rows).view(len(rows), -1, 2, 2)
+        boxes = torch.stack([corners[..., 0] * width, corners[..., 1] * height], -1).flatten(-2)
         good = scores > self.settings.score_thr
         boxes = clip_batch(boxes, sizes).masked_fill(~good[..., None], 0)
         scores, labels = scores.masked_fill(~good, 0), labels.masked_fill(~good, 0)

@@ -23,7 +23,7 @@ _TEMPERATURE = 10000.0  # of the position embedding (Vaswani et al. 2017)
 
 
 class ConvNorm(nn.Module):
-    """Convolution, BatchNorm, and SiLU if ``act`` is true."""
+    """Convolution, BatchNorm, and SiLU if ``act`` is True."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, groups: int = 1, act: bool = False
@@ -34,7 +34,7 @@ class ConvNorm(nn.Module):
         self.act = act
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, ceil(H / stride), ceil(W / stride))."""
+        """Map (B, inputs, H, W) to (B, outputs, ceil(H / stride), ceil(W / stride))."""
         x = self.norm(self.conv(x))
         return F.silu(x, inplace=True) if self.act else x
 
@@ -48,7 +48,7 @@ class RepBlock(nn.Module):
         self.conv2 = ConvNorm(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape."""
+        """Map (B, C, H, W) to the same shape."""
         return F.silu(self.conv1(x) + self.conv2(x), inplace=True)
 
 
@@ -63,7 +63,7 @@ class CSPBlock(nn.Module):
         self.conv3 = ConvNorm(hidden, outputs, 1, act=True) if hidden != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, H, W)."""
+        """Map (B, inputs, H, W) to (B, outputs, H, W)."""
         out: Tensor = self.conv3(self.bottlenecks(self.conv1(x)) + self.conv2(x))
         return out
 
@@ -81,7 +81,7 @@ class ELANBlock(nn.Module):
         self.conv4 = ConvNorm(inputs + 2 * hidden, outputs, 1, act=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, H, W) to (B, outputs, H, W)."""
+        """Map (B, inputs, H, W) to (B, outputs, H, W)."""
         x = self.conv1(x)
         first = self.conv2(self.csp1(x.chunk(2, 1)[1]))
         second = self.conv3(self.csp2(first))
@@ -90,7 +90,7 @@ class ELANBlock(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """Self-attention and a feed-forward network over the cells of one map."""
+    """Self-attention and a feed-forward network over the locations of one map."""
 
     def __init__(self, channels: int, heads: int, feedforward: int) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class EncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor, position: Tensor) -> Tensor:
-        """(B, N, C) to (B, N, C); ``position`` is (N, C)."""
+        """Map (B, N, C) to (B, N, C); ``position`` is the (N, C) position embedding."""
         x = self.norm1(x + self.self_attn(x, position))
         out: Tensor = self.norm2(x + self.linear2(F.gelu(self.linear1(x))))
         return out
@@ -117,12 +117,12 @@ class HybridEncoder(nn.Module):
         heads: attention heads.
         feedforward: hidden width of the feed-forward network.
         blocks: "elan" (D-FINE) or "csp" (RT-DETR).
-        expansion: hidden width of the blocks; in shares of ``out_channels`` for "csp", of half of them for "elan".
-        depth: RepVGG blocks in each CSP branch.
+        expansion: hidden width of the blocks, relative to ``out_channels`` for "csp" and to half of it for "elan".
+        depth: number of RepVGG blocks in each CSP branch.
 
     Raises:
         ConfigError: a value is out of range.
-        ValueError: the heads do not divide the channels, or the channels are no multiple of 4.
+        ValueError: ``out_channels`` is not a multiple of 4 and of ``heads``.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class HybridEncoder(nn.Module):
         self.bottom_up = nn.ModuleList(block(2 * c, c, hidden, depth) for _ in fusions)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """One (B, C, H, W) a level of the backbone to one (B, out_channels, H, W) a level."""
+        """Map the backbone's levels, each (B, C, H, W), to as many output levels (B, out_channels, H, W)."""
         levels = [project(level) for project, level in zip(self.input_proj, features, strict=True)]
         levels[-1] = self._attend(levels[-1])
         for number, (lateral, block) in enumerate(zip(self.lateral, self.top_down, strict=True)):
@@ -169,7 +169,7 @@ class HybridEncoder(nn.Module):
         return tuple(levels)
 
     def _attend(self, level: Tensor) -> Tensor:
-        """(B, C, H, W) to the same shape through the self-attention layers."""
+        """Apply the self-attention layers to a level (B, C, H, W); the shape is unchanged."""
         if not len(self.layers):
             return level
         height, width = level.shape[-2:]
@@ -181,14 +181,14 @@ class HybridEncoder(nn.Module):
 
 
 def _downsample(channels: int, *, separable: bool) -> nn.Module:
-    """A convolution of stride 2: 1x1 and depthwise 3x3 (SCDown of YOLOv10, Wang et al. 2024), or a plain 3x3."""
+    """Build a convolution of stride 2: 1x1 and depthwise 3x3 (SCDown of YOLOv10, Wang et al. 2024), or a plain 3x3."""
     if not separable:
         return ConvNorm(channels, channels, 3, 2, act=True)
     return nn.Sequential(ConvNorm(channels, channels, 1), ConvNorm(channels, channels, 3, 2, groups=channels))
 
 
 def position_embedding(height: int, width: int, channels: int, device: torch.device) -> Tensor:
-    """(H * W, C) sines and cosines of the row, then of the column, of each cell."""
+    """Return the position embedding (H * W, C): sines and cosines of the row, then of the column, of each location."""
     quarter = channels // 4
     wave = _TEMPERATURE ** (-torch.arange(quarter, dtype=torch.float32, device=device) / quarter)
     rows = torch.arange(height, dtype=torch.float32, device=device)[:, None] * wave

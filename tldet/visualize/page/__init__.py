@@ -1,1 +1,1 @@
-"""Self-contained HTML pages: tables, plots and an image gallery, without network access."""
+"""Self-contained HTML pages with tables, plots and image galleries; they need no network."""

@@ -1,4 +1,4 @@
-"""HTML document of a page: style, sections with tables and plots, and scripts; nothing is loaded from elsewhere."""
+"""Self-contained HTML document: style sheet, sections with tables and plots, and scripts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from importlib.resources import files
 from tldet.visualize.page.plots import Plot, svg
 from tldet.visualize.page.tables import Table
 
-_LONG = 12  # rows of a table that is shown at once
+_LONG = 12  # largest number of rows of a table that is not collapsed
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Section:
         text: paragraphs.
         tables: its tables.
         plots: its plots.
-        html: further content below the text, escaped.
+        html: additional content below the text, escaped.
     """
 
     title: str
@@ -41,7 +41,7 @@ def document(title: str, subtitle: str, sections: Sequence[Section], *, script: 
         title: title of the page.
         subtitle: line below the title.
         sections: the content.
-        script: JavaScript besides the sorting of tables.
+        script: additional JavaScript.
     """
     links = "".join(f'<a href="#{anchor(one.title)}">{escape(one.title)}</a>' for one in sections)
     body = "".join(_section(one) for one in sections)

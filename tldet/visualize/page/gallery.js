@@ -16,23 +16,23 @@
     if (text) one.textContent = text;
     return one;
   };
-  // A row: x, y, width, height, class, score, kind, outline. The score of an object is that of its detection.
-  const wanted = (row) => byClass.value === "" || row[4] === Number(byClass.value);
+  // A row: x, y, width, height, class, score, kind, outline. The score of an object is that of its matching detection.
+  const inClass = (row) => byClass.value === "" || row[4] === Number(byClass.value);
   const missed = (row, score) => row[6] !== "Ignored" && row[5] < score;
   const errors = (image, score) => {
     const found = image.detections.filter((row) => row[5] >= score && row[6] !== "Hit" && row[6] !== "Ignored");
     const lost = image.objects.filter((row) => missed(row, score));
     const kept = byError.value === "" ? found : found.filter((row) => row[6] === byError.value);
-    return [...kept, ...(byError.value === "" || byError.value === "Miss" ? lost : [])].filter(wanted);
+    return [...kept, ...(byError.value === "" || byError.value === "Miss" ? lost : [])].filter(inClass);
   };
   const panel = (image, rows, label, css, chosen) => {
     const holder = document.createElement("div");
-    const picture = document.createElement("img");
-    picture.alt = `${image.name}: ${label}`;
-    picture.loading = "lazy";
-    picture.width = image.width;
-    picture.height = image.height;
-    picture.src = image.source || "data:image/svg+xml," + encodeURIComponent(
+    const img = document.createElement("img");
+    img.alt = `${image.name}: ${label}`;
+    img.loading = "lazy";
+    img.width = image.width;
+    img.height = image.height;
+    img.src = image.source || "data:image/svg+xml," + encodeURIComponent(
       `<svg xmlns="${SVG}" width="${image.width}" height="${image.height}"></svg>`);
     const overlay = create("svg", { viewBox: `0 0 ${image.width} ${image.height}` });
     const scale = image.width / 200;
@@ -41,15 +41,16 @@
       const box = { class: `shape ${css(row)}${faded}` };
       const shape = row[7] ? create("path", { ...box, d: row[7] })
         : create("rect", { ...box, x: row[0], y: row[1], width: row[2], height: row[3] });
-      shape.append(create("title", {}, `${classes[row[4]]} ${row[5] < 0 ? "" : row[5].toFixed(2)} ${row[6]}`));
+      const kind = row[6] === "Hit" ? "true positive" : row[6];
+      shape.append(create("title", {}, `${classes[row[4]]} ${row[5] < 0 ? "" : row[5].toFixed(2)} ${kind}`));
       overlay.append(shape);
       if (!faded) {
-        const score = label === "prediction" ? ` ${row[5].toFixed(2)}` : "";
+        const score = label === "detections" ? ` ${row[5].toFixed(2)}` : "";
         const place = { x: row[0] + 2, y: Math.max(row[1] + 9 * scale, 9 * scale), style: `font-size:${8 * scale}px` };
         overlay.append(create("text", place, classes[row[4]] + score));
       }
     }
-    holder.append(picture, overlay);
+    holder.append(img, overlay);
     return holder;
   };
   const card = (image, score, chosen) => {
@@ -59,7 +60,7 @@
     const found = image.detections.filter((row) => row[5] >= score);
     pair.append(
       panel(image, image.objects, "ground truth", (row) => (missed(row, score) ? "missed" : "object"), chosen),
-      panel(image, found, "prediction", (row) => row[6], chosen));
+      panel(image, found, "detections", (row) => row[6], chosen));
     const counts = {};
     for (const row of chosen) counts[missed(row, score) && image.objects.includes(row) ? "Miss" : row[6]] =
       (counts[missed(row, score) && image.objects.includes(row) ? "Miss" : row[6]] || 0) + 1;

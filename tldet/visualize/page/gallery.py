@@ -1,4 +1,4 @@
-"""Gallery of images with ground truth next to predictions, filtered by class, error and score."""
+"""Gallery of images with ground truth next to detections, filtered by class, error and score."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class GalleryImage:
     """An image of a gallery.
 
     A row of ``objects`` and ``detections`` is x, y, width and height in pixels, class, score, kind, and the outline of
-    a mask as an SVG path or "". The score of an object is that of its detection, -1 without one.
+    a mask as an SVG path or "". The score of an object is that of its matching detection, or -1 if there is none.
 
     Attributes:
         name: file name or id.
         width: pixels.
         height: pixels.
-        objects: ground truth.
-        detections: predictions.
+        objects: rows of the ground truth.
+        detections: rows of the detections.
         source: the image as a data URL; "" if it is not available.
     """
 
@@ -41,10 +41,10 @@ def gallery(
     """Return the HTML of a gallery; ``gallery.js`` draws it.
 
     Args:
-        images: the images, the first ones first.
+        images: the images in the order of the gallery.
         classes: name of each class.
-        meanings: kinds of errors with their meaning.
-        threshold: score threshold to begin with.
+        meanings: description of each type of error.
+        threshold: initial score threshold.
     """
     content: dict[str, Any] = {
         "classes": list(classes),
@@ -59,12 +59,12 @@ def gallery(
         for css, text, color in _KEYS
     )
     return (
-        '<div class="filters"><label>class <select id="filter-class"><option value="">all</option></select></label>'
-        f'<label>error <select id="filter-error"><option value="">all</option>{choices}</select></label>'
-        '<label>score at least <input id="filter-score" type="range" min="0" max="1" step="0.01">'
+        '<div class="filters"><label>Class <select id="filter-class"><option value="">all</option></select></label>'
+        f'<label>Error <select id="filter-error"><option value="">all</option>{choices}</select></label>'
+        '<label>Score threshold <input id="filter-score" type="range" min="0" max="1" step="0.01">'
         ' <span id="filter-score-text"></span></label><span id="filter-count" role="status"></span></div>'
         f'<p class="dim">{keys}</p><div class="gallery"></div>'
-        '<button type="button" class="more" id="filter-more">show more</button>'
+        '<button type="button" class="more" id="filter-more">Show more</button>'
         f'<script type="application/json" id="gallery-data">{data}</script>'
     )
 
@@ -72,7 +72,7 @@ def gallery(
 _KEYS = (
     ("object", "object", "#d9c400"),
     ("missed", "missed object", "#ff6ec7"),
-    ("Hit", "correct", "#35b8e8"),
+    ("Hit", "true positive", "#35b8e8"),
     ("Cls", "Cls", "#ff9148"),
     ("Loc", "Loc", "#e6c200"),
     ("Both", "Both", "#c58aff"),

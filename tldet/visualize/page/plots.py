@@ -1,6 +1,7 @@
 """Plots of a report, drawn by matplotlib as SVG and PNG.
 
-Colors are those of Okabe and Ito 2008 that are readable on white; lines also differ in dashes or markers, for print.
+The colors are the ones of Okabe and Ito 2008 that are readable on white. Lines also have different dash
+patterns or markers, for black-and-white prints.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P")
 _INK = "#01020a"  # text and axes; the color of the text on a page
 _SIZE = (4.4, 3.3)  # inches, so that text is readable on a narrow display
-_BARS, _LABELED = 12, 25  # bars and classes of a matrix that fit the normal size
+_BARS, _LABELED = 12, 25  # maximum number of bars, and of labeled matrix rows, at the normal size
 _DPI = 160
 
 
@@ -50,7 +51,7 @@ class Plot:
 
     Attributes:
         name: file name without extension.
-        title: heading, outside of the axes.
+        title: heading above the plot.
         xlabel: label of the x axis, with its unit.
         ylabel: label of the y axis, with its unit.
         kind: "lines", "bars" (horizontal, by name) or "matrix" (one series for each row).
@@ -76,7 +77,7 @@ def svg(plot: Plot, *, page: bool = False) -> str:
 
     Args:
         plot: the plot.
-        page: for a page: without XML header, with the colors of the style sheet and unique ids.
+        page: True for an SVG inside an HTML page: no XML header, colors of the style sheet, and unique ids.
     """
     import matplotlib
 
@@ -153,13 +154,13 @@ def _lines(axes: Any, plot: Plot) -> None:
 def _bars(axes: Any, plot: Plot) -> None:
     height = 0.8 / len(plot.series)
     for number, one in enumerate(plot.series):
-        places = [row + (number - (len(plot.series) - 1) / 2) * height for row in range(len(one.x))]
-        axes.barh(places, one.y, height * 0.9, color=COLORS[number % len(COLORS)], label=one.name)
+        positions = [row + (number - (len(plot.series) - 1) / 2) * height for row in range(len(one.x))]
+        axes.barh(positions, one.y, height * 0.9, color=COLORS[number % len(COLORS)], label=one.name)
         if len(one.low):
             spread = [
                 [max(a - b, 0) for a, b in zip(*ends, strict=True)] for ends in ((one.y, one.low), (one.high, one.y))
             ]
-            axes.errorbar(one.y, places, xerr=spread, fmt="none", ecolor=_INK, elinewidth=1, capsize=2)
+            axes.errorbar(one.y, positions, xerr=spread, fmt="none", ecolor=_INK, elinewidth=1, capsize=2)
         elif len(plot.series) == 1:
             axes.bar_label(axes.containers[0], fmt=" %.3f", fontsize=8, color=_INK)
             axes.margins(x=0.16)
@@ -185,7 +186,7 @@ def _matrix(axes: Any, plot: Plot) -> None:
 
 
 def _paint(axes: Any, plot: Plot) -> None:
-    """Set labels and limits, and the color of everything that is no data."""
+    """Set labels and limits, and the color of axes and text."""
     axes.set_xlabel(plot.xlabel, color=_INK, fontsize=9)
     axes.set_ylabel(plot.ylabel, color=_INK, fontsize=9)
     axes.tick_params(colors=_INK, labelsize=8)

@@ -58,7 +58,7 @@ class Table:
         return "\n".join([f"\\begin{{tabular}}{{{layout}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", ""])
 
     def html(self) -> str:
-        """Return the table as HTML; its columns are sorted by a click on the head."""
+        """Return the table as HTML; clicking a column header sorts the rows."""
         numeric = [self._numeric(column) for column in range(len(self.columns))]
         head = "".join(
             f'<th scope="col"{_right(right)}><button type="button">{escape(name)}</button></th>'
@@ -82,7 +82,7 @@ class Table:
 
 
 def shown(value: Value) -> str:
-    """Return a value as text: three decimals, thousands separated, a dash for an undefined value."""
+    """Return a value as text: three decimals, thousands separators, a dash for an undefined value."""
     value = _finite(value)
     if value is None:
         return "-"

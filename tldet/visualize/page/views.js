@@ -28,8 +28,8 @@
   const smallest = (image) => Math.min(...labels(image).map(side));
   const panel = (image, view) => {
     const holder = document.createElement("div");
-    const picture = document.createElement("img");
-    Object.assign(picture, { alt: `${image.name}: ${view.title}`, loading: "lazy", src: view.source,
+    const img = document.createElement("img");
+    Object.assign(img, { alt: `${image.name}: ${view.title}`, loading: "lazy", src: view.source,
       width: view.width, height: view.height });
     const overlay = create("svg", { viewBox: `0 0 ${view.width} ${view.height}` });
     const scale = view.width / 200;
@@ -45,7 +45,7 @@
       if (!faded) overlay.append(create("text", { x: row[0] + 2, y: Math.max(row[1] + 9 * scale, 9 * scale),
         style: `font-size:${8 * scale}px` }, classes[row[4]] + score));
     }
-    holder.append(picture, overlay);
+    holder.append(img, overlay);
     return holder;
   };
   const card = (image) => {

@@ -15,12 +15,12 @@ class View:
     """An image with boxes.
 
     Attributes:
-        title: what it shows, such as "original".
+        title: title of the view, such as "labels".
         width: pixels.
         height: pixels.
         source: the image as a data URL.
-        rows: x, y, width and height in pixels, class, score (-1 for a label), True for an ignored object, and the
-            outline of a mask as an SVG path or "".
+        rows: x, y, width and height in pixels, class, score (-1 for a label), True for an object that training ignores,
+            and the outline of a mask as an SVG path or "".
     """
 
     title: str
@@ -44,25 +44,26 @@ def views_gallery(images: Sequence[ViewedImage], classes: Sequence[str], thresho
     Args:
         images: the images.
         classes: name of each class.
-        threshold: score threshold of predictions to begin with; None without predictions.
+        threshold: initial score threshold of the detections; None without detections.
     """
     content: dict[str, Any] = {"classes": list(classes), "images": [asdict(image) for image in images]}
     data = json.dumps(content, separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
     score = "" if threshold is None else _SCORE.format(threshold)
     return (
-        '<div class="filters"><label>class <select id="view-class"><option value="">all</option></select></label>'
-        '<label>file name <input id="view-name" type="search"></label>'
-        '<label>at least <input id="view-count" type="number" min="0" value="0" style="width:5em"> objects</label>'
-        '<label>an object below <input id="view-size" type="number" min="0" value="" style="width:5em"> px</label>'
-        '<label>order <select id="view-order"><option value="">of the data</option>'
-        '<option value="most">most objects first</option><option value="small">smallest object first</option>'
+        '<div class="filters"><label>Class <select id="view-class"><option value="">all</option></select></label>'
+        '<label>File name contains <input id="view-name" type="search"></label>'
+        '<label>At least <input id="view-count" type="number" min="0" value="0" style="width:5em"> objects</label>'
+        '<label>Has an object under <input id="view-size" type="number" min="0" value="" style="width:5em"> px</label>'
+        '<label>Sort by <select id="view-order"><option value="">dataset order</option>'
+        '<option value="most">number of objects, descending</option>'
+        '<option value="small">smallest object, ascending</option>'
         f'</select></label>{score}<span id="view-shown" role="status"></span></div>'
-        '<div class="gallery" id="views"></div><button type="button" class="more" id="view-more">show more</button>'
+        '<div class="gallery" id="views"></div><button type="button" class="more" id="view-more">Show more</button>'
         f'<script type="application/json" id="view-data">{data}</script>'
     )
 
 
 _SCORE = (
-    '<label>score at least <input id="view-score" type="range" min="0" max="1" step="0.01" value="{}"> '
+    '<label>Score threshold <input id="view-score" type="range" min="0" max="1" step="0.01" value="{}"> '
     '<span id="view-score-text"></span></label>'
 )

@@ -1,1 +1,1 @@
-"""``tldet browse``: a dataset as a page."""
+"""``tldet browse``: an HTML page with the images, labels and statistics of a dataset."""

@@ -1,4 +1,4 @@
-"""``tldet browse``: images of a split with labels before and after augmentation, predictions, and statistics."""
+"""``tldet browse``: images of a split with labels, augmented images, detections and statistics."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from tldet.workflows.training.request import DEFAULT_MODEL
 from tldet.workflows.training.run_options import Length
 
 log = logging.getLogger(__name__)
-_SHORT, _LONG = 320, 480  # pixels of an image on the page
-_QUALITY = 80
-_LEAST_SCORE = 0.05  # of predictions on the page
+_SHORT, _LONG = 320, 480  # largest short and long side of an image on the page, pixels
+_QUALITY = 80  # JPEG quality
+_LEAST_SCORE = 0.05  # score threshold of the detections on the page
 
 
 @dataclass(frozen=True)
 class BrowseReport:
-    """What a page shows.
+    """Counts of a page.
 
     Attributes:
         path: the page.
@@ -58,15 +58,15 @@ class BrowseReport:
 
 @takes(BrowseRequest)
 def browse(request: BrowseRequest) -> BrowseReport:
-    """Write a page of a dataset.
+    """Write an HTML page with the images, labels and statistics of a dataset.
 
     Raises:
-        TldetError: the data, a transform or the checkpoint is wrong, or the page cannot be written.
+        TldetError: the data, a transform or the checkpoint is invalid, or the page cannot be written.
     """
     path = Path(request.html)
     check_output(path, kept=(request.data, request.model))
     plain = _dataset(request, ())
-    plain.check_images()  # bad ones are left out
+    plain.check_images()  # skips unusable images
     index = plain.index
     augmented = None
     if request.augmented:
@@ -85,18 +85,18 @@ def browse(request: BrowseRequest) -> BrowseReport:
     write_text(path, document(f"Dataset {Path(request.data).name}", subtitle, sections, script=asset("views.js")))
     report = BrowseReport(path, len(images), len(plain), objects)
     if request.console is not None:
-        shown = f"{path}: {counted(report.shown, 'image')} of {report.images:,}"
+        shown = f"saved to {path} ({report.shown:,} of {counted(report.images, 'image')})"
         request.console.print(shown, markup=False, highlight=False)
     return report
 
 
 def _dataset(request: BrowseRequest, transforms: Sequence[dict[str, Any]]) -> CocoDataset:
-    """Build the dataset of a split; annotations of other formats are converted in the cache."""
+    """Build the dataset of a split; annotations in other formats are converted to the cache."""
     splits = find_splits(request.data, None, None, request.images, None, request.source_options())
     split = splits.get(request.split)
     if split is None:
         raise DataError(
-            f"{request.data}: has no {request.split} split (it has {', '.join(splits)}); choose with --split"
+            f"{request.data}: has no {request.split} split (splits: {', '.join(splits)}); choose one with --split"
         )
     masks = bool(CocoDataset(str(split.annotations), str(split.images)).index.has_segmentation().any())
     given = (str(split.annotations), str(split.images), transforms)
@@ -104,15 +104,15 @@ def _dataset(request: BrowseRequest, transforms: Sequence[dict[str, Any]]) -> Co
 
 
 def _transforms(request: BrowseRequest, plain: CocoDataset) -> list[dict[str, Any]]:
-    """Return the training transforms of the default recipe, or the user-specified ones, at the size of finetune."""
+    """Return the user-specified transforms, or those of the default recipe, with the input size of finetune."""
     recipe = load_recipe(DEFAULT_MODEL)
-    options = {"training.device": "cpu"}  # the size does not depend on the batch, which is not measured
+    options = {"training.device": "cpu"}  # avoids measuring a batch size, which the input size does not depend on
     choices = choose_for(recipe, plain.index, options, Length("epochs", 1), None, request.augment)
     return split_transforms(recipe, choices.short, choices.long, choices.augment)["train"]
 
 
 def _positions(count: int, request: BrowseRequest) -> list[int]:
-    """Draw the images to show, in the order of the dataset."""
+    """Sample the images to show, in the order of the dataset."""
     drawn = np.random.default_rng(request.seed).permutation(count)[: request.count]
     return sorted(drawn.tolist())
 
@@ -135,7 +135,7 @@ def _overview(plain: CocoDataset) -> Table:
 def _viewed(
     plain: CocoDataset, augmented: CocoDataset | None, detector: Any, position: int, classes: Sequence[str]
 ) -> ViewedImage:
-    """Return the views of an image: its labels, its labels after augmentation, and predictions."""
+    """Return the views of an image: with labels, after augmentation, and with detections."""
     image, target = plain.load(position)
     views = [_view("labels", image, _rows(target))]
     if augmented is not None:
@@ -143,12 +143,12 @@ def _viewed(
         pixels = sample.image.permute(1, 2, 0).numpy()
         views.append(_view("augmented", pixels, _rows(sample.target)))
     if detector is not None:
-        views.append(_view("predictions", image, _predicted(detector, image, classes)))
+        views.append(_view("detections", image, _predicted(detector, image, classes)))
     return ViewedImage(plain.file_names[int(plain.positions[position])], views)
 
 
 def _view(title: str, image: ImageArray, rows: Sequence[Row]) -> View:
-    """Return an image with its boxes, reduced to the size of the page; coordinates stay those of the image."""
+    """Return an image with its boxes, scaled down for the page; boxes stay in pixels of the original image."""
     height, width = image.shape[:2]
     size = fitted_size((height, width), _SHORT, _LONG)
     small = image if size[0] >= height else resize_to(image, size)

@@ -24,29 +24,29 @@ class BrowseRequest(DataOptions):
 
     data: str | Path = field(
         kw_only=False,
-        metadata=described(
-            "folder with images and annotations, or an annotation file", metavar="DATA", positional=True
-        ),
+        metadata=described("dataset folder or annotation file, in any format", metavar="DATA", positional=True),
     )
     split: str = option("split to show (default: train)", default="train", choices=SPLITS)
-    augmented: bool = option("show each image after augmentation too", bool)
+    augmented: bool = option("also show each image after augmentation", bool)
     augment: Sequence[str | Mapping[str, Any]] = option(
-        "transforms of --augmented: a preset (none, light, standard, strong), names or calls as for finetune "
-        "(default: those of finetune)",
+        "transforms of --augmented: a preset (none, light, standard, strong), or names or calls as for tldet finetune "
+        "(default: those of the default recipe of tldet finetune)",
         metavar="LIST",
         many=True,
     )
     model: str | Path | None = option(
-        "a detector checkpoint, whose predictions are shown next to the labels", metavar="CKPT"
+        "detector checkpoint whose detections are shown next to the labels", metavar="CKPT"
     )
     device: str = device_option()
     score: float = option(
-        "score threshold of predictions to begin with (default: 0.3)",
+        "initial score threshold of the detections (default: 0.3)",
         float,
         default=0.3,
         metavar="T",
         interval=PROBABILITY,
     )
     count: int = option("number of images to show (default: 60)", int, default=60, metavar="N", interval=COUNT)
-    seed: int = option("random seed of the shown images and of augmentation (default: 0)", int, default=0, metavar="S")
-    html: str | Path = option("output file (default: browse.html)", default="browse.html", metavar="FILE", file=True)
+    seed: int = option("random seed of image selection and augmentation (default: 0)", int, default=0, metavar="S")
+    html: str | Path = option(
+        "output file, HTML page (default: browse.html)", default="browse.html", metavar="FILE", file=True
+    )

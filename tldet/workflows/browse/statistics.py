@@ -1,4 +1,4 @@
-"""Statistics of a split: tables and plots of classes, sizes, aspect ratios and objects per image."""
+"""Statistics of a split: tables and plots of classes, object sizes, aspect ratios and objects per image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COUNTS = (1, 2, 3, 5, 9, 17, 33, 65)  # objects
 
 
 def class_table(index: AnnotationIndex) -> Table:
-    """Return a row per class: objects, images with it, and the sizes of its objects."""
+    """Return a table with one row per class: number of objects, number of images, and object sizes."""
     images = np.repeat(np.arange(len(index)), np.diff(index.offsets))
     sides = object_sides(index)
     rows: list[list[str | int | float | None]] = []
@@ -46,14 +46,14 @@ def plots(index: AnnotationIndex) -> list[Plot]:
     found = []
     if len(boxes):
         found += [
-            _shares("sizes", "Object size", "share of objects", object_sides(index)[~index.crowd], _SIDES, " px"),
-            _shares("ratios", "Aspect ratio (width / height)", "share of objects", ratios, _RATIOS, ""),
+            _shares("sizes", "Object size", "fraction of objects", object_sides(index)[~index.crowd], _SIDES, " px"),
+            _shares("ratios", "Aspect ratio (width / height)", "fraction of objects", ratios, _RATIOS, ""),
         ]
-    return [*found, _shares("counts", "Objects per image", "share of images", counts, _COUNTS, "")]
+    return [*found, _shares("counts", "Objects per image", "fraction of images", counts, _COUNTS, "")]
 
 
 def _shares(name: str, title: str, label: str, values: NDArray[Any], edges: Sequence[float], unit: str) -> Plot:
-    """Return a bar for each interval of values: the share of values in it."""
+    """Return a bar plot of the fraction of values in each interval."""
     numbers = np.bincount(np.digitize(values, edges), minlength=len(edges) + 1) / max(len(values), 1)
     inner = [_interval(low, high, name == "counts") for low, high in pairwise(edges)]
     first = "0" if name == "counts" else f"below {edges[0]:g}"

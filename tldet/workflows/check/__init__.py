@@ -1,1 +1,1 @@
-"""``tldet check``: find what is wrong with a dataset, and repair what is determined."""
+"""``tldet check``: find problems in a dataset, and repair those with an unambiguous correction."""

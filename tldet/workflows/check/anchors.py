@@ -1,4 +1,4 @@
-"""Input size and anchors that object sizes are judged by."""
+"""Input size and anchors that objects are checked against."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def input_settings(request: CheckRequest) -> InputSettings:
 
 
 def anchor_shapes(head: Mapping[str, Any]) -> NDArray[np.float64]:
-    """Return (A, 2) width and height of the anchors of a head; empty for one without anchors."""
+    """Return (A, 2) width and height of the anchors of a head; empty for a head without anchors."""
     section = head.get("rpn") or head
     sizes, ratios = section.get("sizes"), section.get("ratios")
     if not sizes or not ratios:

@@ -1,4 +1,4 @@
-"""``tldet check``: find what is wrong with a dataset, and repair what is determined."""
+"""``tldet check``: find problems in a dataset, and repair those with an unambiguous correction."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class CheckReport:
         splits: numbers of images, objects and classes by split.
         findings: the problems, the most severe ones first.
         fail_on: least severity at which the check fails.
-        repaired: changes of the files; None without ``--fix``.
+        repaired: repaired files and changes; None without ``--fix``.
     """
 
     data: str
@@ -67,9 +67,9 @@ class CheckReport:
 
 @takes(CheckRequest)
 def check(request: CheckRequest) -> CheckReport:
-    """Check a dataset: annotations, image files, equal images within and across splits, and label errors.
+    """Check a dataset: annotations, image files, duplicate images within and between splits, and label errors.
 
-    The source is never changed: ``fix`` writes new annotation files and a list of their changes.
+    The dataset is never changed: ``fix`` writes new annotation files and a list of changes.
 
     Raises:
         TldetError: there is no dataset, or an output cannot be written.
@@ -96,7 +96,7 @@ def check(request: CheckRequest) -> CheckReport:
 
 
 def _order(finding: Finding) -> tuple[int, str, float]:
-    """Sort by severity and code, and all probable label errors by score; otherwise keep the order of the checks."""
+    """Return the sort key: severity, then code; label errors of one severity are sorted together, by score."""
     code = finding.code if finding.score is None else "label"
     return -SEVERITIES.index(finding.severity), code, -(finding.score or 0.0)
 
@@ -119,7 +119,7 @@ def _write(request: CheckRequest, source: CheckSource, report: CheckReport) -> N
 def _show_outputs(request: CheckRequest, report: CheckReport) -> None:
     for path in (request.json, request.html):
         if path is not None:
-            log.info("saved %s", path)
+            log.info("saved to %s", path)
     if report.repaired is not None:
         for line in report.repaired.lines():
             log.info("%s", line)

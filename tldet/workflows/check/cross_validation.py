@@ -1,4 +1,4 @@
-"""``tldet check --cross-validate``: label errors of a training split, found by detectors that have not seen them."""
+"""``tldet check --cross-validate``: label errors of a training split, by detectors of the other folds."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _FOLDS = "folds"
 def cross_validate(
     request: CheckRequest, splits: Sequence[Records], track: Callable[[Sequence[int]], Iterable[int]] = iter
 ) -> Iterator[Finding]:
-    """Train a detector for each fold and yield the probable label errors of the images that it has not seen.
+    """Train a detector for each fold, and yield the probable label errors of the images that are left out of it.
 
     Raises:
         TldetError: the dataset has no training split with images, or cannot be trained on.
@@ -52,7 +52,7 @@ def _training_split(request: CheckRequest, splits: Sequence[Records]) -> Records
         raise DataError(f"{request.data}: has no training split with images for --cross-validate")
     if train[0].sources and len(splits) > 1:
         raise ConfigError(
-            f"--cross-validate: convert the dataset to COCO JSON first: tldet convert {request.data} --to coco"
+            f"--cross-validate needs COCO JSON; convert the dataset: tldet convert {request.data} --to coco --out DIR"
         )
     return train[0]
 
@@ -61,14 +61,14 @@ def _write_folds(request: CheckRequest, records: Records, out: Path, count: int)
     """Write the folds, or keep those of an earlier check of the same data.
 
     Raises:
-        ConfigError: the folder holds folds of other data.
+        ConfigError: the folder contains folds of other data.
     """
     data = request.data if records.sources else records.file
     if is_file(out / REPORT):
         report = json.loads(read_file(out / REPORT, DataError))
         same = report["data"] == str(data) and len(report["parts"]) == 2 * count
         if not same:
-            raise ConfigError(f"{out}: holds folds of another check; choose another --runs or remove it")
+            raise ConfigError(f"{out}: contains the folds of another check; choose another --runs or remove it")
         return
     split(
         data,

@@ -1,4 +1,4 @@
-"""``tldet check --fix``: a new annotation file with the determined repairs, and the list of changes."""
+"""``tldet check --fix``: new annotation files with the unambiguous repairs, and the list of changes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Change:
     Attributes:
         file: the source file.
         code: code of the finding.
-        section: list of the record.
+        section: list that contains the record: ``images``, ``annotations`` or ``categories``.
         id: id of the record before the change.
         before: values of the changed keys; None for a missing key. The whole record if it is removed.
         after: the new values; None if the record is removed.
@@ -51,7 +51,7 @@ class Repaired:
     Attributes:
         contents: content of each new file.
         changes: all changes.
-        left: findings that are left, for a person to decide.
+        left: remaining findings, which need a decision.
     """
 
     contents: Mapping[Path, Any]
@@ -67,14 +67,14 @@ class Repaired:
         }
 
     def lines(self) -> list[str]:
-        """Return what was changed and what is left, in a few lines."""
+        """Return the output files and the numbers of changes and remaining findings, for the console."""
         files = ", ".join(str(path) for path in self.contents)
         left = sum(finding.severity != "info" for finding in self.left)
-        return [f"saved {files}: {counted(len(self.changes), 'change')}, {counted(left, 'finding')} left to decide"]
+        return [f"saved to {files}: {counted(len(self.changes), 'change')}, {counted(left, 'finding')} remaining"]
 
 
 def refuse_sources(request: CheckRequest, source: CheckSource) -> None:
-    """Refuse an output that would replace a source file.
+    """Reject an output that would replace a source file.
 
     Raises:
         TldetError: the repaired files cannot be written, or the dataset is not COCO JSON.
@@ -82,7 +82,9 @@ def refuse_sources(request: CheckRequest, source: CheckSource) -> None:
     if request.fix is None:
         return
     if source.format != "coco":
-        raise ConfigError(f"--fix repairs COCO JSON; convert the dataset first: tldet convert {request.data} --to coco")
+        raise ConfigError(
+            f"--fix repairs COCO JSON only; convert the dataset first: tldet convert {request.data} --to coco --out DIR"
+        )
     for path in _targets(Path(request.fix), source).values():
         check_output(path, source.files)
         check_output(_changes_file(path), source.files)
@@ -93,7 +95,7 @@ def _targets(out: Path, source: CheckSource) -> dict[Path, Path]:
     if len(source.files) == 1 and not is_folder(out):
         return dict.fromkeys(source.files, out)
     if out.suffix.lower() == ".json":
-        raise OutputError(f"--fix {out}: give a folder, since there are {len(source.files)} annotation files")
+        raise OutputError(f"--fix {out}: give a folder, because there are {len(source.files)} annotation files")
     names = [path.name for path in source.files]
     if len(set(names)) == len(names):
         return {path: out / path.name for path in source.files}
@@ -105,7 +107,7 @@ def _changes_file(path: Path) -> Path:
 
 
 def repair(request: CheckRequest, source: CheckSource, findings: Sequence[Finding]) -> Repaired:
-    """Apply the determined repairs, check the result, and repeat until nothing changes."""
+    """Apply the repairs, check the result, and repeat until nothing changes."""
     targets = _targets(Path(str(request.fix)), source)
     contents: dict[Path, Any] = {}
     changes: list[Change] = []
@@ -135,7 +137,7 @@ def _parsed(path: Path) -> Any:
 
 
 def _is_whole(finding: Finding) -> bool:
-    """Return True for a finding of a check that is not run again."""
+    """Return True for a finding of a check that is not repeated after repairs."""
     return finding.code.startswith(
         ("leak-", "label-", "image-identical", "image-similar", "class-not-", "image-unl")
     ) or (finding.code == "category-differs")
@@ -149,7 +151,7 @@ def _check_again(request: CheckRequest, source: CheckSource, path: Path, values:
 
 
 def _apply(values: dict[str, Any], findings: Sequence[Finding], path: Path) -> tuple[dict[str, Any], list[Change]]:
-    """Apply the repairs of findings to a copy; the first repair of a record wins, the next pass finds the others."""
+    """Apply repairs to a copy, at most one to each value; the next pass finds and repairs the others."""
     changed = {**values, **{name: list(values[name]) for name in _SECTIONS if isinstance(values.get(name), list)}}
     changes: list[Change] = []
     removed: list[Repair] = []
@@ -177,7 +179,7 @@ def _change(values: Mapping[str, Any], one: Repair, code: str, path: Path) -> Ch
 
 
 def write_repaired(repaired: Repaired) -> None:
-    """Write the new files, and the list of changes beside the first of them.
+    """Write the new files, and the list of changes next to the first one.
 
     Raises:
         OutputError: a file cannot be written.

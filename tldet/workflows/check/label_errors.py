@@ -1,4 +1,4 @@
-"""Probable label errors: labels and the predictions of a detector that do not agree, the most certain ones first."""
+"""Probable label errors: disagreements of labels and the detections of a detector, most certain first."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from tldet.system.inputs import is_file
 from tldet.workflows.check.request import CheckRequest
 
 _Floats = NDArray[np.float64]
-_LEAST = 0.05  # score of a prediction that supports a label
-_MATCH, _LOOSE, _NEAR = 0.5, 0.7, 0.1  # IoU of a match, of a box that fits well, and of an object at the same place
-_ALONE = 0.6  # score of a label without any prediction near it
+_LEAST = 0.05  # score threshold of detections that confirm a label
+_MATCH, _LOOSE, _NEAR = 0.5, 0.7, 0.1  # least IoU of a match, of an accurate box, and of a displaced box
+_ALONE = 0.6  # score of a label without a detection
 _BATCH = 8
 
 
 @dataclass(frozen=True)
 class Predicted:
-    """Predictions on one image, with the labels of the dataset.
+    """Detections on one image, with the labels (class numbers) of the dataset.
 
     Attributes:
         boxes: (P, 4) x0, y0, x1, y1.
@@ -68,7 +68,7 @@ def label_errors(
     Args:
         records: the labels.
         predictor: the detector.
-        least: least score of a prediction without a label.
+        least: score threshold of detections that are reported as missing labels.
         track: wraps the images, to show progress.
         chosen: positions of the images; None for all.
     """
@@ -109,9 +109,9 @@ def compare_labels(
         records: the labels.
         position: the image.
         rows: its objects.
-        found: the predictions.
-        known: (K,) bool, classes that the detector knows.
-        least: least score of a prediction without a label.
+        found: the detections.
+        known: (K,) bool, True for classes of the detector.
+        least: score threshold of detections that are reported as missing labels.
     """
     rows = rows[(records.boxes[rows, 2:] > 0).all(1)]
     crowd, rows = rows[records.crowd[rows]], rows[~records.crowd[rows]]
@@ -129,7 +129,10 @@ def compare_labels(
 def _of_label(
     records: Records, row: int, found: Predicted, overlap: _Floats, free: NDArray[np.bool_]
 ) -> Finding | None:
-    """Return the probable error of a label; a free prediction that it belongs to is then no longer free."""
+    """Return the probable error of a label, or None; a displaced detection is removed from ``free``.
+
+    ``free`` is (P,) bool, True for detections that match no label.
+    """
     own, near = found.labels == records.labels[row], overlap >= _MATCH
     support = float((found.scores * (own & near)).max(initial=0))
     other = found.scores * (~own & near)
@@ -143,20 +146,20 @@ def _of_label(
         best = int(moved.argmax())
         free[best] = False
         return _loose(records, row, found, best, overlap)
-    text = f"no prediction fits this {_name(records, row)!r}"
+    text = f"no detection matches this {_name(records, row)!r}"
     return records.of_object("label-spurious", row, text, fix="check box and class", score=_ALONE)
 
 
 def _of_class(records: Records, row: int, found: Predicted, best: int, support: float) -> Finding:
     name, score = records.class_names[int(found.labels[best])], float(found.scores[best])
-    text = f"labeled {_name(records, row)!r}, predicted {name!r} with score {score:.2f}"
+    text = f"labeled {_name(records, row)!r}, detected as {name!r} with score {score:.2f}"
     return records.of_object("label-class", row, text, fix="check the class", score=score - support)
 
 
 def _loose(records: Records, row: int, found: Predicted, best: int, overlap: _Floats) -> Finding:
-    """Return the finding about a label whose prediction has another box; its score falls from an IoU of 0.5 up."""
+    """Return the finding about a label whose box differs from the detection; its score falls as the IoU grows."""
     box, score = [round(value) for value in found.boxes[best].tolist()], float(found.scores[best])
-    text = f"IoU {overlap[best]:.2f} with the predicted {_name(records, row)!r} at {box}, score {score:.2f}"
+    text = f"IoU {overlap[best]:.2f} with the detected {_name(records, row)!r} at {box} (score {score:.2f})"
     rank = score * min(1.0, float(1 - overlap[best]) / (1 - _MATCH))
     return records.of_object("label-loose", row, text, fix="check the box", score=rank)
 
@@ -166,8 +169,8 @@ def _missing(records: Records, position: int, found: Predicted, rows: NDArray[np
         name, score = records.class_names[int(found.labels[row])], float(found.scores[row])
         x0, y0, x1, y1 = found.boxes[row].tolist()
         box: Corners = (x0, y0, x1, y1)
-        text = f"predicted {name!r} with score {score:.2f} has no label"
-        yield records.of_image("label-missing", position, text, fix="label it", box=box, score=score)
+        text = f"detected {name!r} with score {score:.2f} has no label"
+        yield records.of_image("label-missing", position, text, fix="add a label", box=box, score=score)
 
 
 def _name(records: Records, row: int) -> str:
@@ -180,7 +183,7 @@ def _corners(records: Records, rows: NDArray[np.int64]) -> _Floats:
 
 
 def _iou(one: _Floats, two: _Floats, *, of_second: bool = False) -> _Floats:
-    """Return (N, M) IoU, or the part of each second box that lies inside a first one."""
+    """Return (N, M) IoU, or with ``of_second`` the fraction of each second box inside each first box."""
     if not of_second:
         return np.asarray(box_iou(torch.from_numpy(one), torch.from_numpy(two)).numpy())
     low, high = np.maximum(one[:, None, :2], two[None, :, :2]), np.minimum(one[:, None, 2:], two[None, :, 2:])

@@ -1,4 +1,4 @@
-"""The page of a check: one HTML file with the findings and their images."""
+"""HTML report of a check: one file with the findings and their images."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from tldet.visualize.page.tables import Table, Value
 from tldet.workflows.check.tables import line_of
 from tldet.workflows.check.thumbnails import image_tag
 
-_CARDS, _PAGE_IMAGES = 24, 240  # findings shown of a code, images on the page
+_CARDS, _PAGE_IMAGES = 24, 240  # largest number of findings shown per code, and of images
 _COLUMNS = ("images", "objects", "classes")
 
 
 def write_check_page(
     path: Path, report: Mapping[str, Any], findings: Sequence[Finding], splits: Sequence[Records]
 ) -> None:
-    """Write the page.
+    """Write the report.
 
     Args:
         path: the HTML file.
         report: the values of the JSON file.
         findings: the findings in their order.
-        splits: records that the images are found by.
+        splits: the splits, which locate the images.
 
     Raises:
         OutputError: the file cannot be written.
@@ -56,12 +56,12 @@ def _splits(splits: Mapping[str, Mapping[str, int]]) -> Section:
 
 
 def _section(code: str, found: Sequence[Finding], images: _Images) -> Section:
-    """Return the findings of one code; those of severity info are folded."""
+    """Return the findings of one code; those of severity info are collapsed."""
     count = sum(1 + finding.others for finding in found)
     severity = found[0].severity
     cards = "".join(_card(finding, images) for finding in found[:_CARDS])
     if len(found) > _CARDS:
-        cards += f"<article>{len(found) - _CARDS:,} more; --json lists all</article>"
+        cards += f"<article>{len(found) - _CARDS:,} more (--json saves all)</article>"
     cards = f'<div class="findings">{cards}</div>'
     summary = counted(count, "finding")
     cards = f"<details><summary>{summary}</summary>{cards}</details>" if severity == "info" else cards
@@ -75,13 +75,13 @@ def _card(finding: Finding, images: _Images) -> str:
     place, _, _ = line_of(finding).partition(f": {finding.message}")
     score = "" if finding.score is None else f" (score {finding.score:.2f})"
     more = f" ({finding.others:,} more)" if finding.others else ""
-    fix = f'<p class="fix">{escape(finding.fix)}{" (--fix)" if finding.repairs else ""}</p>' if finding.fix else ""
+    fix = f'<p class="fix">{escape(finding.fix)}{" (by --fix)" if finding.repairs else ""}</p>' if finding.fix else ""
     text = f"<p>{escape(finding.message)}{score}{more}</p>{fix}"
     return f'<article>{shown}{text}<p class="dim">{escape(place)}</p></article>'
 
 
 class _Images:
-    """Images of findings, as HTML; only so many that the page stays small."""
+    """Images of findings, as HTML; their number is limited to keep the page small."""
 
     def __init__(self, splits: Sequence[Records]) -> None:
         self.left = _PAGE_IMAGES

@@ -36,11 +36,11 @@ def _label_errors(request: CheckRequest, splits: Sequence[Records], progress: Pr
     if request.model is not None:
         from tldet.workflows.check.label_errors import check_labels
 
-        yield from check_labels(request, splits, _tracked(progress, "predicting"))
+        yield from check_labels(request, splits, _tracked(progress, "detecting"))
     elif request.cross_validate is not None:
         from tldet.workflows.check.cross_validation import cross_validate
 
-        yield from cross_validate(request, splits, _tracked(progress, "predicting"))
+        yield from cross_validate(request, splits, _tracked(progress, "detecting"))
 
 
 def quick_problems(

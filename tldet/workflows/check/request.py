@@ -27,42 +27,44 @@ class CheckRequest(DataOptions, LengthOptions):
         metadata=described("dataset folder or annotation file, in any format", metavar="DATA", positional=True),
     )
     fail_on: Severity = option(
-        "least severity of a finding for exit code 1 (default: error)", default="error", choices=SEVERITIES
+        "exit with code 1 if a finding has at least this severity (default: error)", default="error", choices=SEVERITIES
     )
-    json: str | Path | None = option("output file of the findings, JSON", metavar="FILE", file=True)
-    html: str | Path | None = option("output page of the findings with images, HTML", metavar="FILE", file=True)
+    json: str | Path | None = option("output file, JSON with all findings", metavar="FILE", file=True)
+    html: str | Path | None = option("output file, HTML report with images", metavar="FILE", file=True)
     fix: str | Path | None = option(
-        "output file of the repaired annotations, COCO JSON; a folder if there are several splits. Only changes that "
-        "are determined are made, and listed beside it",
+        "output file, repaired COCO JSON, or a folder if there are several splits; only unambiguous repairs are "
+        "made, and listed in a NAME_changes.json next to it",
         metavar="OUT",
     )
-    fast: bool = option("check annotations and image files only, without a search for equal images", bool)
+    fast: bool = option("skip the search for duplicate images", bool)
     input_size: int = option(
-        "short side of the images in training, to judge object sizes and anchors (default: 320)",
+        "short side of the training images in pixels, for checks of object sizes and anchors (default: 320, or that of "
+        "--model)",
         int,
         default=320,
         metavar="N",
         interval=COUNT,
     )
     model: str | Path | None = option(
-        "detector checkpoint to find probable label errors with; it should not be trained on these images",
+        "detector checkpoint that finds probable label errors; it should not have been trained on these images",
         metavar="CKPT",
         exclusive="detector",
     )
     cross_validate: int | None = option(
-        "find probable label errors of the training split with K detectors, each trained on the other folds",
+        "find label errors of the training split by cross-validation with K folds; the training length applies to "
+        "each fold",
         int,
         metavar="K",
         interval="[2, inf)",
         exclusive="detector",
     )
     runs: str | Path = option(
-        "directory of the runs of --cross-validate, which are resumed (default: runs/check)",
+        "directory of the runs of --cross-validate; existing runs are resumed (default: runs/check)",
         default="runs/check",
         metavar="DIR",
     )
     score: float = option(
-        "least score of a prediction that a label is missing for (default: 0.5)",
+        "score threshold of detections that are reported as missing labels (default: 0.5)",
         float,
         default=0.5,
         metavar="S",
@@ -73,4 +75,4 @@ class CheckRequest(DataOptions, LengthOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.model is not None and self.cross_validate is not None:
-            raise ConfigError("--model and --cross-validate exclude each other")
+            raise ConfigError("--model and --cross-validate cannot be combined")

@@ -1,4 +1,4 @@
-"""Opening a dataset for checks: the splits, their records and image folders, and what cannot be read."""
+"""Reading of a dataset for checks: splits with their records and image folders, and findings on what is unreadable."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class CheckSource:
     Attributes:
         format: name of its format.
         files: COCO JSON files by split; empty for other formats.
-        splits: records that can be used.
-        findings: problems of the others.
+        splits: the usable records.
+        findings: problems of the unusable records.
     """
 
     format: str
@@ -47,7 +47,7 @@ def open_check_source(request: CheckRequest) -> CheckSource:
     """Read a dataset in any format.
 
     Raises:
-        DataError: there is no such path, or nothing that looks like annotations.
+        DataError: the path does not exist, or contains no annotations.
     """
     data, images = Path(request.data), None if request.images is None else Path(request.images)
     if not exists(data):
@@ -80,7 +80,7 @@ def _json_files(data: Path, chosen: str | None) -> dict[Path, str] | None:
     if not usable:
         usable = list(candidates)
     if not usable:
-        raise DataError(f"{data}: holds no annotations in a known format; see docs/formats.md")
+        raise DataError(f"{data}: contains no annotations in a known format; see docs/formats.md")
     return {one.path: one.split or "" for one in usable}
 
 
@@ -97,9 +97,9 @@ def open_json(
     Args:
         path: the file.
         split: its split.
-        root: folder to look for images in.
-        images: the image folder, if it is known.
-        values: the parsed content, if it is not that of the file.
+        root: folder that is searched for images.
+        images: the image folder; None to search for it.
+        values: parsed content to use instead of that of the file.
     """
     records, findings = read_json(path, split, values)
     if records is None:

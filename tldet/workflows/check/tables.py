@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _STYLES = {"error": "red", "warning": "yellow", "info": ""}
-_SHOWN = 3  # findings of a code
+_SHOWN = 3  # findings printed per code
 
 
 def show_findings(findings: Sequence[Finding], splits: Mapping[str, Mapping[str, int]], console: Console) -> None:
-    """Print the findings by code, the most severe first, with the first ones of each."""
+    """Print the number of findings per code, the most severe first, and the first findings of each code."""
     for name, numbers in splits.items():
         images, objects = counted(numbers["images"], "image"), counted(numbers["objects"], "object")
         console.print(f"{name}: {images}, {objects}, {counted(numbers['classes'], 'class', 'classes')}")

@@ -1,1 +1,1 @@
-"""``tldet export``: a checkpoint as a file for other runtimes."""
+"""``tldet export``: export a checkpoint to ONNX, OpenVINO or torch.export."""

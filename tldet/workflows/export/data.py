@@ -1,4 +1,4 @@
-"""Images on which an exported file is verified."""
+"""Images for the verification of an exported file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tldet.workflows.evaluation_data import EvaluationData, evaluation_dataset, 
 from tldet.workflows.export.request import ExportRequest
 from tldet.workflows.training.datasets import AnyDataset
 
-COMPARED = 16  # images whose detections are compared one by one
+COMPARED = 16  # number of images whose detections are compared
 _WITHOUT = "give --data or --images, or --no-verify"
 
 
@@ -55,7 +55,7 @@ class ExportData:
         return evaluation_dataset(given.section(self.checkpoint, self.state), self.state)
 
     def batches(self) -> Iterator[Batch]:
-        """Yield the images that are compared one by one."""
+        """Yield the images whose detections are compared."""
         if self.dataset is None:
             predictor = Predictor(
                 self.detector, self.state["meta"]["category_ids"], **self.bounds, precision=Precision()
@@ -71,7 +71,7 @@ class ExportData:
                 return
 
     def input_size(self) -> tuple[int, int]:
-        """Return the most frequent padded size of the images; without images, that of a wide one."""
+        """Return the most frequent padded size (height, width) of the images; without images, that of a wide image."""
         if self.dataset is not None:
             counted = Counter(padded_size((int(h), int(w))) for h, w in np.asarray(self.dataset.input_sizes))
             return counted.most_common(1)[0][0]

@@ -1,4 +1,4 @@
-"""``tldet export``: a checkpoint as a file for other runtimes, verified against the checkpoint."""
+"""``tldet export``: export a checkpoint to ONNX, OpenVINO or torch.export, and verify the file."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class ExportResult:
 
     Attributes:
         path: the file.
-        comparison: detections of the file and of the checkpoint on the same images; None if not verified.
+        comparison: comparison of the detections of file and checkpoint; None if not verified.
         before: AP of the checkpoint; None without a dataset.
-        after: AP of the file.
-        passed: False if the file differs by more than is allowed.
-        reason: of a failure.
+        after: AP of the exported file; None without a dataset.
+        passed: False if the file differs from the checkpoint by more than is allowed.
+        reason: reason of a failed verification; empty if it passed.
     """
 
     path: Path
@@ -56,7 +56,7 @@ class ExportResult:
 
 @takes(ExportRequest)
 def export(request: ExportRequest) -> ExportResult:
-    """Export a detector, run the file on real images, and compare it with the checkpoint.
+    """Export a detector, and compare the file with the checkpoint on real images.
 
     Raises:
         TldetError: the checkpoint, an option or the images are invalid, a package is missing, or the file cannot be
@@ -122,7 +122,7 @@ def _metadata(work: ExportData, options: GraphOptions, precision: str, before: f
 
 
 def _thresholds(head: Any) -> dict[str, Any]:
-    """Return the selection settings of every part of a head, by the name of the part."""
+    """Return the thresholds and limits of every part of a head, by the name of the part."""
     found = {}
     for name, module in head.named_modules():
         settings = getattr(module, "settings", None)
@@ -141,12 +141,13 @@ def _verify(result: ExportResult, work: ExportData, request: ExportRequest) -> N
     with torch.inference_mode():
         for batch in work.batches():
             fitted = exported.fitted(batch)
-            fitted.original_sizes = fitted.sizes  # boxes stay in pixels of the input
+            fitted.original_sizes = fitted.sizes  # so that boxes are in pixels of the input
             compare_detections(work.detector.predict(fitted), exported.predict(fitted), tolerance, comparison)
     result.comparison = comparison
     log.info("%s: %s", exported.name, comparison.describe())
     if comparison.fraction < tolerance.matched:
-        result.passed, result.reason = False, f"only {comparison.describe()}; at least {tolerance.matched:.0%} must be"
+        result.passed = False
+        result.reason = f"only {comparison.describe()}; at least {tolerance.matched:.0%} must be"
     if work.dataset is None:
         return
     result.after = work.average_precision(exported)
@@ -158,10 +159,10 @@ def _verify(result: ExportResult, work: ExportData, request: ExportRequest) -> N
 
 
 def _cause(exported: ExportedDetector, comparison: Comparison, least: float) -> str:
-    """Return the stage that causes a drop: the graph, or the resize of images that do not fit its size."""
+    """Return the cause of a drop: the graph, or the fixed input size, to which other images are resized."""
     if comparison.fraction >= least and exported.size is not None:
-        return "on equal inputs the detections are the same, so the fixed input size is the cause: try --dynamic size"
-    return "the detections differ on equal inputs, so the graph is the cause"
+        return "the detections agree on equal inputs, so the cause is the fixed input size: try --dynamic size"
+    return "the detections differ on equal inputs, so the cause is the graph"
 
 
 def _show(result: ExportResult, exported: ExportedDetector, console: Console | None) -> None:

@@ -32,22 +32,27 @@ class ExportRequest(Request):
     format: str = field(
         kw_only=False, metadata=described("output format: ONNX, OpenVINO or torch.export (torch)", choices=FORMATS)
     )
-    precision: str = option("precision of the weights (default: fp32)", default="fp32", choices=EXPORT_PRECISIONS)
+    precision: str = option(
+        "precision of backbone, neck and head layers; decoding is always fp32 (default: fp32)",
+        default="fp32",
+        choices=EXPORT_PRECISIONS,
+    )
     dynamic: str | None = option(
         "dynamic axes: batch (any number of images), size (any height and width that are multiples of 32), or "
-        "batch,size (default: one image of a fixed size, the most frequent input size)",
+        "batch,size (default: one image of a fixed size, the most frequent input size of the verification images)",
         metavar="AXES",
         choices=AXES,
     )
-    raw: bool = option("export the network without decoding and without verification", bool)
+    raw: bool = option("export the raw network outputs, without decoding and without verification", bool)
     out: str | Path | None = option("output directory (default: that of the checkpoint)", metavar="DIR")
     data: str | Path | None = option(
-        "annotation file or dataset folder for verification, as for test (default: test or validation split of the "
-        "checkpoint's config)",
+        "annotation file or dataset folder for verification, as for tldet test (default: test or validation split of "
+        "the checkpoint's config)",
         metavar="DATA",
     )
     images: str | Path | None = option(
-        "image directory of --data; without --data, an image or a folder of images to compare detections on",
+        "image directory of --data; without --data, an image or a folder of images on which detections are compared "
+        "(default: found by file names)",
         metavar="DIR",
     )
     data_format: str | None = format_option()
@@ -55,7 +60,8 @@ class ExportRequest(Request):
     split: str | None = split_option()
     verify: bool = option("do not verify the exported file", bool, default=True)
     max_drop: float | None = option(
-        "largest allowed drop of AP (default: 0.001, fp16: 0.003); a larger drop is an error with exit code 1",
+        "largest allowed drop of AP on the scale 0 to 1; a larger drop ends with exit code 1 (default: 0.001 for fp32, "
+        "0.003 for fp16)",
         float,
         interval=PROBABILITY,
         metavar="AP",

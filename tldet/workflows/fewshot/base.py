@@ -42,7 +42,7 @@ def check_variants(setup: Setup) -> None:
         named = {"--model": request.model != DEFAULT_MODEL, f"--cfg-options {', '.join(keys)}": bool(keys)}
         named |= {f"--{name}": True for name in setup.length()}
         if conflict := [name for name, there in named.items() if there]:
-            raise TrainingError(f"--base and {conflict[0]} exclude each other: base training is finished")
+            raise TrainingError(f"--base and {conflict[0]} cannot be combined: base training is finished")
         recipe = open_base(Path(request.base), setup.novel, setup.base_classes)["config"]
     for variant in request.variants:
         set_variant(copy.deepcopy(recipe), variant)

@@ -1,1 +1,1 @@
-"""``tldet data get``: download, unpack, convert and check a dataset."""
+"""``tldet data get``: download a dataset, unpack it and convert it to COCO JSON."""

@@ -1,4 +1,4 @@
-"""Conversion of a downloaded dataset: ``annotations/instances_SPLIT.json`` and ``images/SPLIT``."""
+"""Conversion of a downloaded dataset to ``annotations/instances_SPLIT.json`` and ``images/SPLIT``."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Arranged:
     """Annotation files of a dataset.
 
     Attributes:
-        annotations: COCO JSON by split; None for images of no stated split.
-        notes: what was left out or changed.
+        annotations: COCO JSON files by split; None for images without a split.
+        notes: messages about dropped and changed annotations.
     """
 
     annotations: dict[str | None, Path]
@@ -48,7 +48,7 @@ class _Object(msgspec.Struct):
 def arrange(source: DatasetSource, files: Path, out: Path) -> Arranged:
     """Convert unpacked files to COCO JSON and move the images to the output directory.
 
-    COCO JSON with image folders stays as it is, in ``annotations`` and the folders of the images.
+    COCO JSON with image folders is not converted: the files are moved to ``annotations`` and folders of the same names.
 
     Args:
         source: the source.
@@ -56,11 +56,11 @@ def arrange(source: DatasetSource, files: Path, out: Path) -> Arranged:
         out: output directory.
 
     Raises:
-        DataError: annotations are wrong, or an image is missing or of another size.
+        DataError: annotations are invalid, an image is missing, or its size differs from the annotations.
     """
     for path in (*source.annotations.values(), *source.images.values()):
         if not exists(files / path):
-            raise DataError(f"{source.name}: the downloaded files contain no {path}")
+            raise DataError(f"{source.name}: the downloaded files do not contain {path}")
     if source.format == "coco" and source.images:
         return _coco(source, files, out)
     found = [(split, _read(source, files, split)) for split in source.annotations]
@@ -102,19 +102,19 @@ def _move(before: Path, after: Path) -> None:
 
 
 def _coco(source: DatasetSource, files: Path, out: Path) -> Arranged:
-    """Move COCO JSON and image folders as they are, after a check that the images are there."""
+    """Check that all images of a COCO JSON exist, and move the JSON and the image folders."""
     notes: list[str] = []
     written: dict[str | None, Path] = {}
     for split, name in source.annotations.items():
         folder = files / source.images[split]
         if not is_folder(folder):
-            raise DataError(f"{source.name}: the downloaded files contain no folder {source.images[split]}")
+            raise DataError(f"{source.name}: the downloaded files do not contain the folder {source.images[split]}")
         present = {path.name for path in folder.iterdir()}
         content = read_file(files / name, DataError)
         if source.only_present:
             content, left_out = restricted(content, present, name)
             if left_out:
-                notes.append(f"{split}: {counted(left_out, 'image')} of {name} left out: not among the files")
+                notes.append(f"{split}: {counted(left_out, 'image')} of {name} not downloaded and left out")
         _check_present(content, present, name)
         shutil.rmtree(out / folder.name, ignore_errors=True)  # of an interrupted call
         _move(folder, out / folder.name)
@@ -137,32 +137,35 @@ def _images(content: bytes, name: str) -> list[tuple[msgspec.Raw, _Image]]:
         raws = msgspec.json.decode(whole["images"], type=list[msgspec.Raw])
         return [(raw, msgspec.json.decode(raw, type=_Image)) for raw in raws]
     except (msgspec.DecodeError, KeyError) as error:
-        raise DataError(f"{name}: is no COCO JSON ({error})") from None
+        raise DataError(f"{name}: is not COCO JSON ({error})") from None
 
 
 def restricted(content: bytes, present: Collection[str], name: str) -> tuple[bytes, int]:
-    """Leave out the images of a COCO JSON that are not present, and their objects; count these images.
+    """Remove images that are not present, and their objects, from a COCO JSON.
 
-    All other values stay as they are, byte by byte.
+    All other values are kept byte by byte.
 
     Args:
         content: the JSON.
-        present: file names of the images that are there.
+        present: file names of the images that exist.
         name: name in messages.
 
+    Returns:
+        The new content and the number of removed images.
+
     Raises:
-        DataError: it is no COCO JSON, or no image is present.
+        DataError: the content is not COCO JSON, or no image is present.
     """
     images = _images(content, name)
     kept = [(raw, image) for raw, image in images if image.file_name in present]
     if not kept:
-        raise DataError(f"{name}: none of its images is among the files")
+        raise DataError(f"{name}: none of its images was downloaded")
     ids = {image.id for _, image in kept}
     try:
         whole = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
         objects = msgspec.json.decode(whole["annotations"], type=list[msgspec.Raw])
         chosen = [raw for raw in objects if msgspec.json.decode(raw, type=_Object).image_id in ids]
     except (msgspec.DecodeError, KeyError) as error:
-        raise DataError(f"{name}: is no COCO JSON ({error})") from None
+        raise DataError(f"{name}: is not COCO JSON ({error})") from None
     parts = {"images": [raw for raw, _ in kept], "annotations": chosen}
     return msgspec.json.encode({**whole, **parts}), len(images) - len(kept)

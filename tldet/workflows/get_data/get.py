@@ -1,10 +1,11 @@
-"""``tldet data get``: a dataset from the network as COCO JSON with its images."""
+"""``tldet data get``: download a dataset, unpack it and convert it to COCO JSON."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import logging
+import shlex
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -38,14 +39,14 @@ class GetReport:
 
     Attributes:
         name: name of the dataset.
-        title: what it is.
-        homepage: page of the publisher.
-        license: its license.
-        files: URL, SHA-256, and the origin of the digest that it was compared with, of each file.
-        images: number of images by split; "" for images of no stated split.
+        title: description in one line.
+        homepage: URL of the publisher's page.
+        license: license of annotations and images.
+        files: URL and SHA-256 of each file, and the origin of the digest that it was compared with.
+        images: number of images by split; "" for images without a split.
         objects: number of objects by split.
         classes: class names.
-        notes: what was left out or changed on conversion.
+        notes: messages about dropped and changed annotations.
     """
 
     name: str
@@ -61,10 +62,10 @@ class GetReport:
 
 @takes(DataGetRequest)
 def get_data(request: DataGetRequest) -> GetReport:
-    """Download a dataset, convert it to COCO JSON and check it; an interrupted download is resumed.
+    """Download a dataset, unpack it and convert it to COCO JSON; an interrupted download is resumed.
 
     Raises:
-        TldetError: a file cannot be downloaded or unpacked, differs from its digest, or has wrong annotations.
+        TldetError: a file cannot be downloaded or unpacked, does not match its digest, or has invalid annotations.
     """
     source = load_source(request.name)
     out = Path(request.out) if request.out is not None else Path("data") / source.name
@@ -90,10 +91,10 @@ def _refuse_other(out: Path) -> None:
     """Reject a folder with anything but an interrupted download.
 
     Raises:
-        OutputError: the folder holds other files.
+        OutputError: the folder contains other files.
     """
     if is_file(out / RECEIPT_NAME):
-        raise OutputError(f"{out}: holds a downloaded dataset; choose another --out or remove it")
+        raise OutputError(f"{out}: contains a downloaded dataset; choose another --out or remove it")
     if is_file(out) or (is_folder(out) and not is_folder(out / WORK) and not is_unused(out)):
         raise OutputError(f"{out}: is not empty; choose another --out")
 
@@ -121,13 +122,14 @@ def _fetch(file: SourceFile, number: int, work: Path, console: Console | None) -
     if not file.digest and earlier and earlier != found:
         path.unlink()
         raise DownloadError(
-            f"{file.url}: its SHA-256 is {found}, but at the first download it was {earlier}; if the publisher has "
-            f"changed the file, remove {record} and run again"
+            f"{file.url}: its SHA-256 is {found}, but that of the first download was {earlier}; if the publisher has "
+            f"changed the file, remove {record} and run the command again"
         )
     with contextlib.suppress(OutputError):
         write_entry(record, found)
     compared = file.digest_source if file.digest else "the first download" if earlier else ""
-    log.info("SHA-256 %s (%s)", found, f"as stated by {compared}" if compared else "recorded; none is published")
+    origin = f"matches that of {compared}" if compared else "recorded for later downloads; the publisher states none"
+    log.info("SHA-256 %s (%s)", found, origin)
     return {"url": file.url, "sha256": found, "compared_with": compared}
 
 
@@ -164,7 +166,7 @@ def _unpacked(source: DatasetSource, work: Path) -> Path:
                 shutil.copyfile(path, target / file.name)
             continue
         log.info("unpacking %s", file.name)
-        part = folder / f".{number}"  # an archive cannot write into the content of another one
+        part = folder / f".{number}"  # so that an archive cannot overwrite files of another one
         unpack(path, part)
         _merge(part, make_folder(target), file.name)
     return folder
@@ -181,7 +183,7 @@ def _merge(part: Path, target: Path, name: str) -> None:
         if path.is_dir() and there.is_dir():
             _merge(path, there, name)
         elif there.exists():
-            raise DownloadError(f"{name}: contains {there.name}, as does another file of the dataset")
+            raise DownloadError(f"{name}: contains {there.name}, which another archive of the dataset also contains")
         else:
             with naming(there):
                 path.rename(there)
@@ -189,7 +191,7 @@ def _merge(part: Path, target: Path, name: str) -> None:
 
 
 def _report(source: DatasetSource, files: tuple[dict[str, str], ...], found: Arranged) -> GetReport:
-    """Read the written annotations with the rules of training, and describe the dataset."""
+    """Read the written annotations as in training, and describe the dataset."""
     indices = {split or "": AnnotationIndex.load(path) for split, path in found.annotations.items()}
     return GetReport(
         source.name,
@@ -216,4 +218,6 @@ def _show(report: GetReport, out: Path, console: Console) -> None:
     for split, images in report.images.items():
         line = f"{split or 'images'}: {counted(images, 'image')}, {counted(report.objects[split], 'object')}"
         console.print(line, markup=False, highlight=False)
-    console.print(f"{out}: {counted(len(report.classes), 'class', 'classes')}; train with: tldet finetune --data {out}")
+    lines = f"saved to {out} ({counted(len(report.classes), 'class', 'classes')})", "next:"
+    train = shlex.join(["tldet", "finetune", "--data", str(out), "--out", f"runs/{report.name}"])
+    console.print(*lines, f"  {train}", sep="\n", markup=False, highlight=False)

@@ -16,11 +16,11 @@ class DataGetRequest(Request):
     name: str = field(
         kw_only=False,
         metadata=described(
-            "dataset (coco, coco-minitrain, voc, penn-fudan, balloon, bccd), or a YAML file of your own; see "
-            "docs/get_data.md",
+            "dataset (coco, coco-minitrain, voc, penn-fudan, balloon, bccd), or a YAML file that describes another "
+            "dataset; see docs/get_data.md",
             metavar="NAME",
             positional=True,
         ),
     )
     out: str | Path | None = option("output directory (default: data/NAME)", metavar="DIR")
-    keep_archives: bool = option("keep the downloaded files in DIR/.download", bool)
+    keep_archives: bool = option("keep the downloaded archives in DIR/.download (default: delete them)", bool)

@@ -1,4 +1,4 @@
-"""Sources of ``tldet data get``: YAML files of the catalog, or of the user."""
+"""Sources of ``tldet data get``: built-in YAML files (the catalog), and those of the user."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class SourceFile:
     """A file to download.
 
     Attributes:
-        url: its URL.
-        digest: ``sha256:HEX`` or ``md5:HEX``; empty if none is known.
+        url: URL of the file.
+        digest: ``sha256:HEX`` or ``md5:HEX``; empty if unknown.
         digest_source: origin of the digest, for messages.
-        folder: folder of its content below that of all files.
+        folder: folder for its content, relative to the folder of all unpacked files.
     """
 
     url: str
@@ -49,16 +49,16 @@ class DatasetSource:
 
     Attributes:
         name: name in messages.
-        title: what it is.
-        homepage: page of the publisher.
-        license: its license.
-        files: the files.
-        annotations: folders or files with annotations by split; None stands for splits that the annotations state.
+        title: description in one line.
+        homepage: URL of the publisher's page.
+        license: license of annotations and images.
+        files: the files to download.
+        annotations: annotation files or folders by split; the key None if the annotations determine the splits.
         images: image folders by split.
         format: format of the annotations; None detects it.
-        voc_boxes: meaning of the corners in Pascal VOC files.
-        rename: new names of classes.
-        only_present: the annotations also describe images that the files do not contain; these are left out.
+        voc_boxes: box convention of Pascal VOC files.
+        rename: new class names by class name.
+        only_present: leave out annotated images that the files do not contain.
     """
 
     name: str
@@ -75,19 +75,19 @@ class DatasetSource:
 
 
 def catalog() -> list[str]:
-    """Return the names of the catalog."""
+    """Return the names of the built-in sources."""
     return sorted(path.stem for path in _CATALOG.glob("*.yaml"))
 
 
 def load_source(name: str) -> DatasetSource:
-    """Load a source of the catalog, or a YAML file.
+    """Load a built-in source, or one from a YAML file.
 
     Raises:
-        ConfigError: there is no such source, or a key is wrong; the message names it.
+        ConfigError: there is no such source, or a key is invalid; the message names it.
     """
     if not name.lower().endswith((".yaml", ".yml")):
         if name not in catalog():
-            raise ConfigError(f"{name}: no such dataset; {nearest(name, catalog())}; or give a YAML file of your own")
+            raise ConfigError(f"{name}: no such dataset; {nearest(name, catalog())}; or give your own YAML file")
         return _source(name, _CATALOG / f"{name}.yaml")
     return _source(Path(name).stem, Path(name))
 
@@ -125,7 +125,7 @@ def _values(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(read_file(path, ConfigError).decode())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise ConfigError(f"{path}: is nested too deeply") from None
     if not isinstance(values, dict):
@@ -136,7 +136,7 @@ def _values(path: Path) -> dict[str, Any]:
 def _text(values: Mapping[str, Any], key: str, path: Path) -> str:
     value = values.get(key, "")
     if not isinstance(value, str):
-        raise ConfigError(f"{path}: {key} must be a text")
+        raise ConfigError(f"{path}: {key} must be text")
     return value
 
 
@@ -168,7 +168,7 @@ def _paths(value: Any, who: str) -> dict[str | None, str]:
 
 
 def _inside(value: Any, who: str) -> str:
-    """Return a relative path that does not leave its folder."""
+    """Check a relative path, which must not lead out of its folder, and return it."""
     if not isinstance(value, str) or not value or "\\" in value or "\0" in value:
         raise ConfigError(f"{who}: must be a relative path with forward slashes")
     if PurePosixPath(value).is_absolute() or ".." in PurePosixPath(value).parts:

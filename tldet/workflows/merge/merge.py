@@ -79,7 +79,7 @@ def _progress(console: Console | None) -> Progress:
 
 def _refuse_earlier(folder: Path) -> None:
     if is_file(folder) or (is_folder(folder) and not is_unused(folder)):
-        what = "holds an earlier merge" if is_file(folder / _REPORT) else "is not empty"
+        what = "contains an earlier merge" if is_file(folder / _REPORT) else "is not empty"
         raise DataError(f"{folder}: {what}; choose another --out or remove it")
 
 

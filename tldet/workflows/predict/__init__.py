@@ -1,1 +1,1 @@
-"""``tldet predict``: a detector on images and video, from files to files."""
+"""``tldet predict``: run a detector on images, videos and cameras, and write the detections to files."""

@@ -14,8 +14,8 @@ from tldet.errors import ConfigError, DataError
 from tldet.system.output import replacing
 from tldet.workflows.predict.outputs import OutputPaths
 
-Lines = Callable[[], Iterable[Mapping[str, Any]]]  # starts reading the results of all images and frames in order
-ROWS = 50_000  # of a Parquet row group
+Lines = Callable[[], Iterable[Mapping[str, Any]]]  # returns the results of all images and frames in order
+ROWS = 50_000  # per Parquet row group
 
 
 def require_parquet(path: Path | None) -> None:
@@ -29,7 +29,7 @@ def require_parquet(path: Path | None) -> None:
 
 
 def numbered(lines: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int | str, Mapping[str, Any]]]:
-    """Yield image id and line; ids count from 1 unless a dataset states them."""
+    """Yield image id and line; ids count from 1 unless they are taken from a dataset."""
     for number, line in enumerate(lines, 1):
         yield line.get("image_id", number), line
 
@@ -43,7 +43,7 @@ def records(lines: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def write_all(paths: OutputPaths, lines: Lines, categories: Mapping[int, str]) -> None:
-    """Write the results in all formats; one that fails does not prevent the others.
+    """Write the results in all formats; after an error, the remaining formats are still written.
 
     Args:
         paths: the outputs.

@@ -1,4 +1,4 @@
-"""Images of a prediction run: decoded by a pool of threads, predicted in batches, and written by another thread."""
+"""Prediction on images: decoded by a pool of threads, predicted in batches, and written by another thread."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tldet.workflows.predict.outputs import write_image
 from tldet.workflows.predict.results import ResultsWriter
 
 MOST_READERS = 8  # threads that decode images
-AHEAD = 2  # images decoded ahead, besides one per thread; each may take 100 MB
-WRITTEN_BEHIND = 8  # images that wait to be written
+AHEAD = 2  # images decoded in advance, in addition to one per thread; an image may take 100 MB
+WRITTEN_BEHIND = 8  # maximum number of images waiting to be written
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class _Read:
 
 
 class ImageRun:
-    """Prediction on images from files to files.
+    """Prediction on image files.
 
     Args:
         predictor: the detector.
-        results: takes the detections.
-        score: score threshold; None for those of the checkpoint.
+        results: writer of the detections.
+        score: score threshold; None for the thresholds of the checkpoint.
         batch: largest number of images per batch.
     """
 
@@ -61,12 +61,12 @@ class ImageRun:
     def __call__(
         self, sources: Sequence[InputSource], advance: Callable[[], object], stopped: Callable[[], bool]
     ) -> None:
-        """Predict on images and write the outputs, also of those that are done when the run stops.
+        """Predict on images and write the outputs; a stopped run writes those of the completed images.
 
         Args:
             sources: the images.
             advance: called after each image.
-            stopped: returns True when the run is to stop after the current batch.
+            stopped: returns True if the run should stop after the current batch.
 
         Raises:
             DataError: an output cannot be written.
@@ -80,7 +80,7 @@ class ImageRun:
                     break
 
     def _items(self, sources: Sequence[InputSource]) -> Iterator[PreparedImage | DataError]:
-        """Yield the images for the detector, which are read ahead."""
+        """Yield the images for the detector, read in advance."""
         readers = max(1, min(MOST_READERS, (os.cpu_count() or 1) // 2))
         for number, read in enumerate(mapped(self._read, sources, readers, readers + AHEAD)):
             self._open[number] = read
@@ -95,7 +95,7 @@ class ImageRun:
             return _Read(source, error)
 
     def _write(self, given: tuple[_Read, Result]) -> None:
-        """Write the outputs of an image; its line in the results file comes last."""
+        """Write the outputs of an image; its line in the JSON Lines file is written last."""
         read, found = given
         if isinstance(found, DataError):
             self.results.fail(read.source, found)

@@ -1,14 +1,14 @@
-"""Results files of prediction runs: JSON lines, one per image or frame, written during the run.
+"""JSON Lines files of prediction runs: one line per image or frame, written during the run.
 
 Lines of a file:
 
 - ``{"run": {...}}``: the settings of the run; the first line.
 - ``{"path", "index", "file_name", "width", "height", "detections": [...]}``: an image; ``index`` is its number among
-  the inputs. A frame of a video has a ``frame`` too, and an image of a dataset (``--annotations``) its ``image_id``.
-- ``{"path", "index", "frames"}``: a video that is complete, after its frames.
+  the inputs. A frame of a video also has ``frame``, and an image of a dataset (``--annotations``) has ``image_id``.
+- ``{"path", "index", "frames"}``: end of a complete video, after its frames.
 - ``{"path", "index", "error"}``: an input that could not be read.
 
-A line is appended by one system call, so that a killed run leaves at most an incomplete last line.
+Each line is appended with one system call, so that a killed run leaves at most one incomplete line, the last one.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from tldet.system.inputs import is_file, require_file
 from tldet.system.output import make_folder, naming
 
 VERSION = 1
-WHOLE = -1  # in place of a frame number: the image itself
+WHOLE = -1  # frame number of an image
 
 
 class _Line(msgspec.Struct):
-    """The fields of a line that its place in the results depends on."""
+    """The fields of a line that are needed to index a file."""
 
     path: str = ""
     index: int = 0
@@ -46,17 +46,17 @@ _DECODER = msgspec.json.Decoder(_Line)
 
 @dataclass
 class Scan:
-    """Content of a results file.
+    """Index of a JSON Lines file.
 
     Attributes:
         path: the file.
         run: settings of the run.
-        places: (index, offset in the file) of each result, by path and frame number; of several lines of one result,
-            the last.
-        done: number of frames of each complete input, by path; 1 for images.
-        failed: reason of each input that could not be read, by path.
-        end: bytes of complete lines.
-        torn: bytes of an incomplete last line.
+        places: (index, offset in the file) of each result, by path and frame number; if a result has several lines, the
+            last one counts.
+        done: number of frames of each completed input, by path; 1 for images.
+        failed: error of each input that could not be read, by path.
+        end: size of the complete lines in bytes.
+        torn: size of an incomplete last line in bytes; 0 without one.
     """
 
     path: Path
@@ -68,7 +68,7 @@ class Scan:
     torn: int = 0
 
     def take(self, line: _Line) -> None:
-        """Enter a line, which starts at ``end``."""
+        """Add a line, which starts at ``end``."""
         if line.run is not None:
             self.run = line.run
         elif line.error is not None:
@@ -83,7 +83,10 @@ class Scan:
             self.failed.pop(line.path, None)
 
     def offsets(self) -> list[tuple[int, str, int, int]]:
-        """Return (index, path, frame, offset) of each result in order, without frames of an earlier, longer reading."""
+        """Return (index, path, frame, offset) of each result in order.
+
+        A video that was predicted again may have fewer frames; the surplus frames of the earlier run are left out.
+        """
         return sorted(
             (index, path, frame, offset)
             for (path, frame), (index, offset) in self.places.items()
@@ -92,10 +95,10 @@ class Scan:
 
 
 def scan_results(path: Path) -> Scan:
-    """Read the places of all results in a file.
+    """Index all results in a JSON Lines file.
 
     Raises:
-        DataError: the file cannot be read, or is not a results file.
+        DataError: the file cannot be read, or was not written by ``tldet predict --jsonl``.
     """
     require_file(path, DataError)
     found = Scan(path)
@@ -103,16 +106,16 @@ def scan_results(path: Path) -> Scan:
         for number, text in enumerate(file, 1):
             try:
                 if not text.endswith(b"\n"):
-                    raise ValueError("it does not end")
+                    raise ValueError("no line end")
                 found.take(_decoded(text))
             except ValueError as error:
                 if file.read(1):
-                    raise DataError(f"{path}: line {number} is damaged ({error}); remove it, or run again") from None
+                    raise DataError(f"{path}: line {number} is damaged ({error}); remove this line") from None
                 found.torn = len(text)
                 break
             found.end += len(text)
     if found.end and found.run.get("version") != VERSION:
-        raise DataError(f"{path}: is not a results file of tldet predict (its first line states no run of version 1)")
+        raise DataError(f"{path}: is not a JSON Lines file of tldet predict (no run settings of version 1 in line 1)")
     return found
 
 
@@ -148,7 +151,7 @@ def read_lines(scans: Sequence[Scan]) -> Iterator[dict[str, Any]]:
 
 
 class JsonlWriter:
-    """A results file that is appended to; only one process at a time may write it.
+    """Writer that appends to a JSON Lines file; only one process at a time may write to a file.
 
     Args:
         path: the file. Nothing is changed in it before :meth:`begin`.
@@ -158,7 +161,7 @@ class JsonlWriter:
         found: content of the resumed file; empty for a new one.
 
     Raises:
-        DataError: the file cannot be written or is in use, or the resumed file is not a results file.
+        DataError: the file cannot be written or is in use, or the resumed file was not written by ``tldet predict``.
     """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
@@ -180,7 +183,7 @@ class JsonlWriter:
                 raise
 
     def begin(self, run: Mapping[str, Any]) -> None:
-        """Remove what is not resumed, such as an incomplete last line, and append changed settings of the run."""
+        """Remove an incomplete last line, and append the settings of the run if they are not those in the file."""
         with naming(self.path):
             os.ftruncate(self._file, self.found.end)
         if run != self.found.run:
@@ -203,7 +206,7 @@ class JsonlWriter:
         return read_lines([scan_results(self.path)])
 
     def close(self) -> None:
-        """Flush the file to the disk and let other processes write it; a file without a line is removed."""
+        """Flush the file to disk, remove it if it is empty, and let other processes write to it."""
         with naming(self.path):
             try:
                 if os.fstat(self._file).st_size:
@@ -216,5 +219,5 @@ class JsonlWriter:
 
 
 def encoded(line: Mapping[str, Any]) -> bytes:
-    """Return a line of a results file."""
+    """Return the bytes of a line."""
     return (json.dumps(line, ensure_ascii=False) + "\n").encode(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""``tldet merge-results``: join the results of shards, and convert them."""
+"""``tldet merge-results``: merge the JSON Lines files of shards, and convert them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class MergedResults:
     Attributes:
         images: number of images.
         frames: number of frames of videos.
-        failed: reason of each input that could not be read, by path.
+        failed: error of each input that could not be read, by path.
         missing: number of inputs without a result.
-        repeated: number of results that several files contain.
+        repeated: number of duplicate results, which occur in several files.
     """
 
     images: int
@@ -46,17 +46,17 @@ class MergedResults:
         parts += [counted(self.frames, "frame")] if self.frames else []
         parts += [f"{counted(len(self.failed), 'input')} could not be read"] if self.failed else []
         parts += [f"{counted(self.missing, 'input')} missing"] if self.missing else []
-        parts += [f"{counted(self.repeated, 'repeated result')} left out"] if self.repeated else []
+        parts += [f"{counted(self.repeated, 'duplicate result')} dropped"] if self.repeated else []
         return ", ".join(parts)
 
 
 @takes(MergeResultsRequest)
 def merge_results(request: MergeResultsRequest) -> MergedResults:
-    """Join the results files of shards of a prediction run, in the order of the inputs, and convert them.
+    """Merge the JSON Lines files of the shards of a prediction run in the order of the inputs, and convert them.
 
     Raises:
-        DataError: a file is no results file, the files are of different runs, shards or inputs are missing, or an
-            output exists already or cannot be written.
+        DataError: a file was not written by ``tldet predict --jsonl``, files belong to different runs, shards or inputs
+            are missing, or an output exists already or cannot be written.
     """
     paths = OutputPaths.of(request)
     if not paths.given():
@@ -67,7 +67,7 @@ def merge_results(request: MergeResultsRequest) -> MergedResults:
     scans = [_scanned(path) for path in request.given_results]
     problems = _problems(scans)
     if problems and not request.partial:
-        raise DataError(f"{problems[0]}; --partial merges what there is")
+        raise DataError(f"{problems[0]}; --partial merges the existing results")
     for problem in problems:
         log.warning("%s", problem)
     categories = {one["id"]: one["name"] for one in scans[0].run["categories"]}
@@ -86,31 +86,34 @@ def _scanned(path: Path) -> Scan:
     if not found.run:
         raise DataError(f"{path}: is empty; run this shard again")
     if found.torn:
-        log.warning("%s: ignored an incomplete last line (%s)", path, counted(found.torn, "byte"))
+        log.warning("%s: incomplete last line ignored (%s)", path, counted(found.torn, "byte"))
     return found
 
 
 def _problems(scans: Sequence[Scan]) -> list[str]:
-    """Return what is missing.
+    """Return messages about missing shards and inputs.
 
     Raises:
-        DataError: the files are of different runs.
+        DataError: the files belong to different runs.
     """
     first = scans[0]
     for one in scans[1:]:
         different = [name for name in first.run if name not in _OWN and one.run.get(name) != first.run[name]]
         if different or _count(one) != _count(first):
             name = different[0] if different else "number of shards"
-            raise DataError(f"{one.path}: is not of the same run as {first.path} (different {name}); merge one run")
+            raise DataError(
+                f"{one.path}: belongs to another run than {first.path} (different {name}); merge files of one run only"
+            )
     if len({one.run["precision"] for one in scans}) > 1:
-        log.warning("the shards were predicted in different precisions; --precision fp32 sets one for all")
+        log.warning("the shards were predicted in different precisions; use the same --precision for all shards")
     given = {int(str(one.run["shard"]).partition("/")[0]) for one in scans}
     missing = [str(number) for number in range(1, _count(first) + 1) if number not in given]
     problems = [f"shard {', '.join(missing)} of {_count(first)} {are(len(missing))} missing"] if missing else []
     for one in scans:
         if left := _left(one):
             problems.append(
-                f"{one.path}: {counted(left, 'input')} of {one.run['inputs']:,} not predicted yet; --resume"
+                f"{one.path}: {left:,} of {counted(one.run['inputs'], 'input')} not predicted yet; run tldet predict "
+                "--resume for this shard"
             )
     return problems
 
@@ -135,7 +138,7 @@ def _counts(scans: Sequence[Scan]) -> MergedResults:
 
 
 def _write_jsonl(path: Path, scans: Sequence[Scan]) -> None:
-    """Write one results file, as of a run without shards."""
+    """Write one JSON Lines file, like that of a run without shards."""
     run: dict[str, Any] = {**scans[0].run, "shard": "1/1", "inputs": sum(int(one.run["inputs"]) for one in scans)}
     ends = [{"path": p, "frames": n} for one in scans for p, n in one.done.items() if (p, WHOLE) not in one.places]
     errors = [{"path": p, "error": reason} for p, reason in _counts(scans).failed.items()]

@@ -35,11 +35,11 @@ class Numbering:
             fitting = names.find(name) if source.kind == "image" else []
             if len(fitting) != 1:
                 what = f"matches {len(fitting)} images of" if fitting else "is not an image of"
-                raise DataError(f"{name}: {what} {path}; give only images of this JSON, or leave out --annotations")
+                raise DataError(f"{name}: {what} {path}; pass only images of this file, or leave out --annotations")
             if owners.setdefault(fitting[0], name) != name:
                 raise DataError(
-                    f"{name}: is image id {self.coco.images[fitting[0]].id} of {path}, as is {owners[fitting[0]]}; "
-                    "give only one of them"
+                    f"{name}: matches image id {self.coco.images[fitting[0]].id} of {path}, and so does "
+                    f"{owners[fitting[0]]}; pass only one of them"
                 )
             self._rank_of[name] = fitting[0]
 
@@ -62,12 +62,12 @@ class Numbering:
         return {category.id: str(category.name) for category in self.coco.categories}
 
     def image(self, name: str) -> tuple[int, str]:
-        """Return id and file name of the image of an input."""
+        """Return image id and file name of an input."""
         image = self.coco.images[self._rank_of[name]]
         return image.id, image.file_name or name
 
     def records(self, detections: Detections, name: str) -> list[dict[str, Any]]:
-        """Return the COCO results of an input; classes missing in the JSON are counted and left out."""
+        """Return the COCO results of an input; detections of classes missing in the JSON are dropped and counted."""
         image = self.coco.images[self._rank_of[name]]
         rows = detections.to_coco(image.id, [-1 if key is None else key for key in self._category_ids])
         labels = [self._category_ids[label] for label in detections.labels.tolist()]

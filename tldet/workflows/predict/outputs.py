@@ -24,8 +24,8 @@ FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')  # in file nam
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # file names with a meaning on Windows
 _LONGEST = 50  # characters of a folder name; up to 4 bytes each, of 255
 YOLO_CLASSES = "classes.txt"  # in the folder of YOLO labels
-_LONGEST_ENDING = ".endings"  # as long as that of a crop, "_000.jpeg"; names are shortened to leave room for it
-NAME_BYTES = 240  # of a file name, of which file systems allow 255; a number may be appended
+_LONGEST_ENDING = ".endings"  # placeholder for the longest ending, such as "_000.jpeg", for which names are shortened
+NAME_BYTES = 240  # limit for file names; file systems allow 255, and a number may be appended
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class OutputPaths:
         coco: COCO dataset: images, annotations (with scores) and categories.
         csv: table with one row per detection.
         parquet: the same as a Parquet file.
-        jsonl: one line per image or frame, written during the run.
+        jsonl: JSON Lines file: one line per image or frame, written during the run.
         yolo: folder of YOLO labels: ``classes.txt`` and one text file per image or frame in ``labels``.
         crops: folder of crops of the detected objects, with one subfolder per class.
     """
@@ -110,7 +110,7 @@ def _check_new(files: Sequence[Path], folders: Sequence[Path]) -> None:
             raise DataError(f"{path}: already exists; choose another path, or replace it with --overwrite")
     for folder in folders:
         if is_folder(folder) and any(folder.iterdir()):
-            raise DataError(f"{folder}: is not empty; choose another folder, or write into it with --overwrite")
+            raise DataError(f"{folder}: is not empty; choose another folder, or write to it with --overwrite")
 
 
 class YoloWriter:
@@ -129,7 +129,7 @@ class YoloWriter:
         """Write the label file of one image; the file is empty without detections.
 
         Args:
-            name: distinct name of the image, without extension.
+            name: unique name of the image, without extension.
             detections: the detections.
             size: (height, width) of the image.
         """
@@ -159,7 +159,7 @@ class CropWriter:
         """Write the crops of one image, numbered by score; boxes are extended to whole pixels.
 
         Args:
-            name: distinct name of the image, without extension.
+            name: unique name of the image, without extension.
             detections: the detections.
             image: (H, W, 3) uint8 RGB.
             extension: format of the crops.
@@ -173,9 +173,9 @@ class CropWriter:
 
 
 class Stems:
-    """Distinct names, without extension, of the labels and crops of images and frames.
+    """Unique names, without extension, for the labels and crops of images and frames.
 
-    Those of images depend on all inputs, not on the order or the process in which they are predicted.
+    The names of images depend on the inputs only, not on the order or the process in which they are predicted.
 
     Args:
         images: the names of all images, see :class:`~tldet.inference.sources.InputSource`.

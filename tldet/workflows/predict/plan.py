@@ -1,4 +1,4 @@
-"""Plan of a prediction run: which inputs, which outputs, and what an earlier run has done."""
+"""Plan of a prediction run: inputs, outputs, and results of an earlier run."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class PredictPlan:
     Attributes:
         request: the arguments.
         paths: the outputs.
-        sources: all inputs, also those of other shards.
-        todo: inputs that are left to predict.
-        shard: part of the inputs.
+        sources: all inputs, including those of other shards.
+        todo: inputs to predict on.
+        shard: part of the inputs that this run processes.
         numbering: ids of a dataset, or None.
-        writer: results file, or None.
-        resumed: number of inputs that an earlier run has predicted.
+        writer: writer of the JSON Lines file, or None.
+        resumed: number of inputs that an earlier run completed.
     """
 
     request: PredictRequest
@@ -64,16 +64,16 @@ class PredictPlan:
 
     @property
     def precision(self) -> str:
-        """Precision of the run; ``auto`` is that of the run which is resumed."""
+        """Precision of the run; if a run is resumed, ``auto`` means the precision of that run."""
         earlier = self.writer.found.run.get("precision") if self.writer else None
         fixed = Path(self.request.checkpoint).suffix in EXPORTED_SUFFIXES  # in an exported detector
         return str(earlier) if earlier and self.request.precision == "auto" and not fixed else self.request.precision
 
     def begin(self, predictor: Predictor, categories: Mapping[int, str]) -> None:
-        """Begin to write the results file with the settings of the run.
+        """Start writing the JSON Lines file with the settings of the run.
 
         Raises:
-            DataError: the file's run had other settings, so that its results would not be those of one run.
+            DataError: the file was written with other settings.
         """
         assert self.writer is not None
         run = self._settings(predictor, categories)
@@ -81,13 +81,13 @@ class PredictPlan:
         for name in run if earlier else ():
             if name not in ("tldet", "inputs") and run[name] != earlier.get(name):
                 raise DataError(
-                    f"{self.writer.path}: cannot be resumed: its run had {_stated(name, earlier.get(name))}, this one "
-                    f"has {_stated(name, run[name])}; use the same settings, or another --jsonl"
+                    f"{self.writer.path}: cannot be resumed because the settings differ: "
+                    f"{_difference(name, run[name], earlier.get(name))}; use the same settings, or another --jsonl"
                 )
         self.writer.begin(run)
 
     def _settings(self, predictor: Predictor, categories: Mapping[int, str]) -> dict[str, Any]:
-        """Return the settings as they are after a round trip through JSON."""
+        """Return the settings that results depend on, as plain JSON values."""
         return {
             "version": VERSION,
             "tldet": __version__,
@@ -102,8 +102,9 @@ class PredictPlan:
         }
 
 
-def _stated(name: str, value: object) -> str:
-    return "other classes" if name == "categories" else f"{flag(name).removeprefix('--')} {value}"
+def _difference(name: str, now: object, before: object) -> str:
+    """Describe a setting that differs from the file, such as ``score 0.7 (file: 0.3)``."""
+    return "other classes" if name == "categories" else f"{flag(name).removeprefix('--')} {now} (file: {before})"
 
 
 def planned(request: PredictRequest, sources: Sequence[InputSource]) -> PredictPlan:
@@ -130,27 +131,28 @@ def planned(request: PredictRequest, sources: Sequence[InputSource]) -> PredictP
 
 
 def _refuse(request: PredictRequest, paths: OutputPaths, shard: Shard) -> None:
-    """Reject outputs that a shard, or a resumed run, does not have."""
+    """Reject outputs that a shard cannot write, and ``--resume`` without ``--jsonl``."""
     if request.resume and not paths.jsonl:
-        raise ConfigError("--resume needs --jsonl FILE, which keeps the results of a run")
+        raise ConfigError("--resume needs --jsonl FILE, the file that is resumed")
     merged = [name for name in _MERGED if getattr(paths, name)]
     if shard.count > 1 and merged:
-        source = f" ({shard.origin} of the environment)" if shard.origin else ""
+        source = f" (from {shard.origin})" if shard.origin else ""
         raise ConfigError(
-            f"--{merged[0]}: shard {shard}{source} has only a part of the results; give --jsonl, and join the shards "
-            f"with tldet merge-results (--shard 1/1: predict on all inputs)"
+            f"--{merged[0]}: shard {shard}{source} contains only part of the results; give --jsonl, and merge the "
+            "shards with tldet merge-results (--shard 1/1 predicts on all inputs)"
         )
 
 
 def _resumed(plan: PredictPlan, path: Path) -> PredictPlan:
-    """Open the results file, and leave out the inputs that it contains."""
+    """Open the JSON Lines file, and skip the inputs that it contains."""
     existing = is_file(path)
     writer = JsonlWriter(path, resume=plan.request.resume)
     found: Scan = writer.found
     if found.torn:
-        log.warning("%s: removed an incomplete last line (%s)", path, counted(found.torn, "byte"))
+        log.warning("%s: incomplete last line removed (%s)", path, counted(found.torn, "byte"))
     todo = [source for source in plan.todo if source.path.as_posix() not in found.done]
     done = len(plan.todo) - len(todo)
     if plan.request.resume:
-        log.info("%s: %s", path, f"{counted(done, 'input')} done, {len(todo)} left" if existing else "new file")
+        done_before = f"{counted(done, 'input')} done, {len(todo):,} remaining" if existing else "no results yet"
+        log.info("%s: %s", path, done_before)
     return replace(plan, todo=todo, writer=writer, resumed=done)

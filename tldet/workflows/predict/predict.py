@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 VIDEO_BATCH = 4  # frames; a fifth faster than single frames
-STOPPING = "stopping after the current images and writing the results; Ctrl-C again stops at once"
+STOPPING = "stopping after the current images, then writing the results; press Ctrl-C again to stop immediately"
 
 
 @takes(PredictRequest)
 def predict(request: PredictRequest) -> Summary:
     """Run a detector on images, videos and cameras.
 
-    Inputs that cannot be read are logged, counted and skipped; an output that cannot be written ends the run. A signal
-    (Ctrl-C, SIGTERM) ends the run after the current images; videos and results then contain the predictions so far.
+    Inputs that cannot be read are logged, counted and skipped; an output that cannot be written stops the run. Ctrl-C
+    and SIGTERM stop the run after the current images; all outputs then contain the detections so far.
 
     Raises:
         TldetError: the checkpoint is invalid, an input does not exist, no input can be read, or an output exists
             already or cannot be written.
-        KeyboardInterrupt: after a signal, when the results so far are written; the message names them.
+        KeyboardInterrupt: after a signal, once the results so far are written; the message names the output files.
     """
     sources, skipped = find_sources(request.given_inputs)
     plan = planned(request, sources)
@@ -99,7 +99,7 @@ def _report_fonts(class_names: Sequence[str]) -> None:
     """Warn about class names with characters that no installed font has."""
     if names := without_font(class_names):
         log.warning(
-            "no installed font has all characters of %s (%s); missing characters are drawn in ASCII (install a font "
+            "no installed font has all characters of %s (%s); missing characters are replaced by ASCII (install a font "
             "such as Noto Sans CJK)",
             counted(len(names), "class name"),
             ", ".join(names[:3]) + (", ..." if len(names) > 3 else ""),
@@ -121,14 +121,14 @@ class _Run:
         self.interrupts = Interrupts(lambda: log.warning(STOPPING))
 
     def all(self, sources: Sequence[InputSource]) -> None:
-        """Predict on all inputs and write the results, also after a signal or an error."""
+        """Predict on all inputs and write the results, even after a signal or an error."""
         start = time.perf_counter()
         with self.interrupts:
             try:
                 with self.progress() as progress:
                     self._all(sources, progress)
             except KeyboardInterrupt:  # a second Ctrl-C
-                log.warning("stopped at once")
+                log.warning("stopped immediately")
             finally:
                 self.summary.seconds = time.perf_counter() - start
                 self._finish()
@@ -187,7 +187,7 @@ class _Run:
             self._video(source, frames, STANDARD, 1)  # batches of 1: a live image must not wait for the next one
 
     def _check(self, source: InputSource, video: Video) -> None:
-        """Report damage of a video that could still be read, unless the run was stopped."""
+        """Log damage of a video that was read to the end, unless the run was stopped."""
         if video.damaged:
             self.summary.damaged[str(source.path)] = video.damaged
         if not self.interrupts.requested and (problems := video.problems()):

@@ -28,18 +28,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class _ResultFiles(Request):
-    """Base class of requests that write detections to files."""
+    """Base class of requests that write detections to output files."""
 
     json: str | Path | None = option("output file, COCO results JSON", metavar="FILE", file=True)
     coco: str | Path | None = option(
         "output file, COCO dataset JSON with the detections as annotations", metavar="FILE", file=True
     )
-    csv: str | Path | None = option("output file, one row per detection", metavar="FILE", file=True)
+    csv: str | Path | None = option("output file, CSV, one row per detection", metavar="FILE", file=True)
     parquet: str | Path | None = option(
-        "output file, one row per detection, Parquet (pip install 'tldet[parquet]')", metavar="FILE", file=True
+        "output file, Parquet, one row per detection (pip install 'tldet[parquet]')", metavar="FILE", file=True
     )
     jsonl: str | Path | None = option(
-        "output file, one line per image or frame; tldet predict writes it while it runs", metavar="FILE", file=True
+        "output file, JSON Lines, one line per image or frame (written during a tldet predict run)",
+        metavar="FILE",
+        file=True,
     )
     overwrite: bool = option("replace existing output files (default: an error)", bool)
 
@@ -54,23 +56,25 @@ class PredictRequest(_ResultFiles):
     inputs: str | Path | Sequence[str | Path] = field(
         kw_only=False,
         metadata=described(
-            "images, folders, globs, videos, or the number of a camera", metavar="INPUT", many=True, positional=True
+            "images, folders, globs, videos, or a camera number", metavar="INPUT", many=True, positional=True
         ),
     )
     out: str | Path | None = option("output directory for images and videos with drawn detections", metavar="DIR")
     yolo: str | Path | None = option("output directory for YOLO labels (labels/*.txt and classes.txt)", metavar="DIR")
     crops: str | Path | None = option("output directory for cropped objects, one subfolder per class", metavar="DIR")
-    resume: bool = option("resume the results file of --jsonl: skip the inputs it contains", bool)
+    resume: bool = option("resume an interrupted run: skip the inputs that the --jsonl file contains", bool)
     shard: str | None = option(
-        "predict on part K of N of the inputs, to be joined by tldet merge-results (default: RANK/WORLD_SIZE or "
-        "SLURM_PROCID/SLURM_NTASKS, else all inputs)",
+        "predict on part K of N of the inputs; tldet merge-results merges the parts (default: from RANK and "
+        "WORLD_SIZE, or SLURM_PROCID and SLURM_NTASKS, else all inputs)",
         metavar="K/N",
     )
     annotations: str | Path | None = option(
-        "COCO JSON that lists the input images; outputs use its image ids, file names and category ids", metavar="JSON"
+        "COCO JSON that lists the inputs; outputs use its image ids, file names and category ids (default: images are "
+        "numbered from 1)",
+        metavar="JSON",
     )
     score: float | None = option(
-        f"score threshold (default: those stored in the checkpoint by tldet report --save-thresholds, else {SCORE})",
+        f"score threshold (default: per-class thresholds that tldet report --save-thresholds stored, else {SCORE})",
         float,
         metavar="T",
         interval=PROBABILITY,
@@ -105,13 +109,13 @@ class MergeResultsRequest(_ResultFiles):
     results: str | Path | Sequence[str | Path] = field(
         kw_only=False,
         metadata=described(
-            "results files (--jsonl) of tldet predict: those of all shards", metavar="JSONL", many=True, positional=True
+            "JSON Lines files of all shards (tldet predict --jsonl)", metavar="JSONL", many=True, positional=True
         ),
     )
-    partial: bool = option("also merge if shards or inputs are missing (default: an error)", bool)
+    partial: bool = option("merge even if shards or inputs are missing (default: an error)", bool)
 
     @property
     def given_results(self) -> list[Path]:
-        """The results files as a list of paths."""
+        """The JSON Lines files as a list of paths."""
         given = [self.results] if isinstance(self.results, (str, Path)) else self.results
         return [Path(one) for one in given]

@@ -1,4 +1,4 @@
-"""Output files with the detections of a prediction run, except drawings."""
+"""Output files with the detections of a prediction run, except drawn images and videos."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class ResultsWriter:
 
     Args:
         paths: the outputs.
-        sources: all inputs, also those of other shards; a result states the number of its input.
+        sources: all inputs, including those of other shards; each result contains the number of its input.
         category_ids: category id of each label.
         class_names: name of each label.
-        numbering: ids of a dataset; None counts images from 1.
-        summary: takes the records and counts.
-        store: takes the results.
+        numbering: ids of a dataset; None numbers the images from 1.
+        summary: receives the records and counts.
+        store: receives the results.
     """
 
     def __init__(
@@ -102,11 +102,11 @@ class ResultsWriter:
         self.store.append({**place, "width": size[1], "height": size[0], "detections": objects})
 
     def end_video(self, source: InputSource, frames: int) -> None:
-        """Note that a video is complete."""
+        """Record that a video is complete."""
         self.store.append({"path": source.path.as_posix(), "index": self._index[source], "frames": frames})
 
     def fail(self, source: InputSource, error: Exception) -> None:
-        """Note that an input could not be read."""
+        """Record and log that an input could not be read."""
         self.summary.failed[str(source.path)] = str(error)
         log.warning("%s", error)
         self.store.append({"path": source.path.as_posix(), "index": self._index[source], "error": str(error)})
@@ -144,7 +144,7 @@ class ResultsWriter:
             DataError: an output cannot be written.
         """
         if self.numbering and self.numbering.left_out:
-            text = "%s left out: %s does not have their classes"
+            text = "%s left out because their classes are not in %s"
             log.warning(text, counted(self.numbering.left_out, "detection"), self.numbering.path)
         try:
             write_all(self.paths, self.store.lines, self.categories())

@@ -1,4 +1,4 @@
-"""Shards: parts of the inputs of a prediction run, for several processes or machines."""
+"""Shards: parts of the inputs of a prediction run, one per process or machine."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Shard:
     Attributes:
         number: 1 to ``count``.
         count: number of shards.
-        local: number of the process on its machine, from 0; chooses the GPU.
-        origin: environment variables that state the shard; empty for ``--shard``.
+        local: local rank of the process on its machine, from 0; selects the GPU.
+        origin: environment variables that define the shard; empty for ``--shard``.
     """
 
     number: int = 1
@@ -36,7 +36,7 @@ class Shard:
         return f"{self.number}/{self.count}"
 
     def of(self, items: Sequence[_T]) -> list[_T]:
-        """Return every ``count``-th item, from number ``number``."""
+        """Return every ``count``-th item, starting with number ``number``."""
         return list(items[self.number - 1 :: self.count])
 
     def path(self, path: Path) -> Path:
@@ -51,11 +51,11 @@ def shard_of(text: str | None, environment: Mapping[str, str] = os.environ) -> S
 
     Args:
         text: ``3/16``, or None for the shard that torchrun (``RANK``, ``WORLD_SIZE``) or Slurm's ``srun``
-            (``SLURM_PROCID``, ``SLURM_NTASKS``) state, else all inputs.
+            (``SLURM_PROCID``, ``SLURM_NTASKS``) defines, else all inputs.
         environment: environment variables.
 
     Raises:
-        ConfigError: the text or a variable is no shard.
+        ConfigError: the text or a variable is not a valid shard.
     """
     if text is not None:
         match = _TEXT.fullmatch(text)
@@ -69,13 +69,13 @@ def shard_of(text: str | None, environment: Mapping[str, str] = os.environ) -> S
 
 
 def _is_batch_script(environment: Mapping[str, str]) -> bool:
-    """Return True in a Slurm batch script, which runs once although ``SLURM_NTASKS`` is the size of the job."""
+    """Return True in a Slurm batch script, which runs once although ``SLURM_NTASKS`` may be larger than 1."""
     return "SLURM_JOB_ID" in environment and "SLURM_STEP_ID" not in environment
 
 
 def _launched(rank: str, size: str, environment: Mapping[str, str], local: str) -> Shard:
     values = [environment[rank], environment[size]]
     if not all(value.isascii() and value.isdecimal() for value in values) or not int(values[0]) < int(values[1]):
-        raise ConfigError(f"{rank}={values[0]} and {size}={values[1]} are no shard; give --shard, or unset them")
+        raise ConfigError(f"{rank}={values[0]} and {size}={values[1]} are not a shard; give --shard, or unset them")
     on_machine = int(local) if local.isascii() and local.isdecimal() else 0
     return Shard(int(values[0]) + 1, int(values[1]), on_machine, f"{rank}, {size}")

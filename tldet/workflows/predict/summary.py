@@ -16,16 +16,16 @@ class Summary:
         images: number of images.
         frames: number of frames of videos and cameras.
         detections: number of all detections.
-        failed: reason of each failed input, by path.
+        failed: error of each input that could not be read, by path.
         skipped: number of skipped files and folders inside the inputs, by reason.
         damaged: number of packets that could not be decoded, by video path.
         several_frames: paths of images with several frames, of which the first was used.
-        incomplete: problem of each video that could be read only in part, by path.
-        seconds: total time.
-        resumed: number of inputs that an earlier run had predicted.
+        incomplete: problems of each video that could be read only in part, by path.
+        seconds: total time, seconds.
+        resumed: number of inputs that an earlier run completed.
         records: COCO results with ``file_name`` and ``category_name``. Without ``annotations``, ``image_id`` counts
-            images and frames from 1, and ``file_name`` is the path (with ``#frame`` for videos). Empty with ``jsonl``,
-            whose file contains them.
+            images and frames from 1, and ``file_name`` is the path (with ``#frame`` for videos). Empty with ``jsonl``:
+            the results are in that file.
     """
 
     images: int = 0

@@ -1,1 +1,1 @@
-"""``tldet report`` and ``tldet compare``: what a detector gets wrong, and which of two is better."""
+"""``tldet report`` and ``tldet compare``: error analysis of a detector, and comparison of detectors."""

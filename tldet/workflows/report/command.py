@@ -1,4 +1,4 @@
-"""``tldet report``: a page on what a detector gets wrong."""
+"""``tldet report``: error analysis of a detector as an HTML report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from tldet.evaluation.engines import score_results
 from tldet.evaluation.errors.analysis import Analysis, analyze
 from tldet.evaluation.report import defined
 from tldet.system.output import check_output, refuse_same, write_json
-from tldet.text import counted
 from tldet.visualize.page.document import Section
 from tldet.visualize.page.tables import Table
 from tldet.workflows.report.images import images_section
@@ -27,10 +26,10 @@ log = logging.getLogger(__name__)
 
 @takes(ReportRequest)
 def report(request: ReportRequest) -> Report:
-    """Write a page on what a detector gets wrong: curves, errors, calibration, and its worst images.
+    """Analyze the errors of a detector and write an HTML report: metrics, curves, errors, calibration and images.
 
     Raises:
-        TldetError: a checkpoint, an annotation or a results file is wrong, or an output cannot be written.
+        TldetError: a checkpoint, an annotation file or a results file is invalid, or an output cannot be written.
     """
     inputs: list[object] = [request.checkpoint, request.gt, request.dt, request.data]
     check_outputs(request, inputs, [request.save_thresholds, request.save_temperature])
@@ -86,7 +85,7 @@ def make_detector_report(source: DetectionSource, found: Analysis, images: int =
 
 
 def write(made: Report, request: ReportOptions) -> None:
-    """Write the page and what else the request names.
+    """Write the HTML report, and the JSON file and tables if requested.
 
     Raises:
         OutputError: a file cannot be written.
@@ -112,7 +111,7 @@ def _boxes_section(boxes: tuple[GroundTruth, Results]) -> Section:
     coco = score_results(*boxes)
     rows = [[name, defined(value), METRIC_MEANINGS[name]] for name, value in coco.numbers().items()]
     table = Table("boxes", "COCO metrics of the boxes", ("metric", "value", "meaning"), rows)
-    return Section("Boxes", ["The rest of this page is about masks."], [table])
+    return Section("Boxes", ["All other sections evaluate masks."], [table])
 
 
 def _lines(made: Report, found: Analysis, request: ReportRequest) -> list[str]:
@@ -125,5 +124,5 @@ def _lines(made: Report, found: Analysis, request: ReportRequest) -> list[str]:
         f"AP {found.coco.AP:.3f}{ends}, AP50 {found.coco.AP50:.3f}",
         f"best score threshold {found.threshold:.2f}: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}",
         f"AP50 lost: {lost}",
-        f"page {request.out} ({counted(len(list(made.plots)), 'plot')}, {counted(len(list(made.tables)), 'table')})",
+        f"saved to {request.out}",
     ]

@@ -1,4 +1,4 @@
-"""``tldet compare``: which of several detectors is better, and where."""
+"""``tldet compare``: comparison of detectors on the same images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tldet.workflows.report.sections import precision_recall_plot
 from tldet.workflows.report.source import DetectionSource, of_checkpoint, of_results
 from tldet.workflows.requests import takes
 
-_CHANGED, _DRAWN = 100, 48  # images in the table and the gallery
+_CHANGED, _DRAWN = 100, 48  # maximum number of images in the table and in the gallery
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ class _Side:
 
 @takes(CompareRequest)
 def compare(request: CompareRequest) -> Report:
-    """Compare detectors on the same images: differences with intervals, and the images that changed most.
+    """Compare detectors on the same images: differences of AP with confidence intervals, and the most affected images.
 
     Raises:
-        TldetError: a checkpoint, an annotation or a results file is wrong, the detectors were not evaluated on the same
-            images and classes, or an output cannot be written.
+        TldetError: a checkpoint, an annotation file or a results file is invalid, the detectors were not evaluated on
+            the same images and classes, or an output cannot be written.
     """
     check_outputs(request, [*request.detectors, request.gt, request.data], [])
     sources = [of_results(one, request) if request.gt else of_checkpoint(one, request) for one in request.detectors]
@@ -58,12 +58,13 @@ def compare(request: CompareRequest) -> Report:
     made = _report(sides)
     write(made, request)
     if request.console:
-        request.console.print(*made.sections[0].text, f"page {request.out}", sep="\n", markup=False, highlight=False)
+        lines = [*made.sections[0].text, f"saved to {request.out}"]
+        request.console.print(*lines, sep="\n", markup=False, highlight=False)
     return made
 
 
 def _names(detectors: Sequence[Any]) -> list[str]:
-    """Return short names that differ: file names, or paths if these are equal."""
+    """Return a unique name for each detector: the file names, or the paths if file names are equal."""
     short = [Path(str(one)).name if isinstance(one, (str, Path)) else "detections" for one in detectors]
     long = [str(one) if isinstance(one, (str, Path)) else "detections" for one in detectors]
     names = short if len(set(short)) == len(short) else long
@@ -78,10 +79,12 @@ def _require_same(first: DetectionSource, other: DetectionSource) -> None:
     """
     a, b = first.truth, other.truth
     if list(a.image_ids) != list(b.image_ids):
-        raise DataError(f"{other.name}: is evaluated on other images than {first.name}; give --data to choose them")
+        raise DataError(
+            f"{other.name}: is evaluated on different images than {first.name}; choose the images with --data"
+        )
     if list(a.class_names) != list(b.class_names) or a.type != b.type:
-        what = "classes" if a.type == b.type else "type (boxes or masks)"
-        raise DataError(f"{other.name}: differs from {first.name} in the {what}; give results files with --gt")
+        what = "different classes" if a.type == b.type else "a different detection type (boxes or masks)"
+        raise DataError(f"{other.name}: has {what} than {first.name}; compare results files with --gt instead")
 
 
 def _report(sides: Sequence[_Side]) -> Report:
@@ -116,10 +119,11 @@ def _summary(sides: Sequence[_Side], pairs: Sequence[tuple[_Side, Paired]]) -> T
         f1 = found.overall.at(found.threshold)[2]
         apart = [None] * 4 if paired is None else [*_numbers(paired.overall), paired.p]
         rows.append([one.name, defined(found.coco.AP), ends.low, ends.high, defined(found.coco.AP50), f1, *apart])
-    columns = ("detector", "AP", "low", "high", "AP50", "F1", "difference", "lowest", "highest", "p")
+    columns = ("detector", "AP", "AP low", "AP high", "AP50", "F1", "difference", "low", "high", "p")
     note = (
-        "Differences of AP to the first detector with 95 % bootstrap intervals, paired by image; p of a randomization "
-        "test that swaps the detectors on each image."
+        "Low and high are the ends of 95 % bootstrap intervals over images. The difference is that of AP to the first "
+        "detector, paired by image; p is the p-value of a randomization test that swaps the detectors on each image. "
+        "F1 is that at the best score threshold of each detector."
     )
     return Table("comparison", "Detectors", columns, rows, note)
 
@@ -136,12 +140,15 @@ def _ap_plot(sides: Sequence[_Side]) -> Plot:
         for side in ([one.low for one in ends], [one.high for one in ends])
     )
     series = [Series("", [one.name for one in sides], values, low, high)]
-    note = "Bars: 95 % intervals over images. They overlap more than the paired differences."
+    note = (
+        "Error bars: 95 % intervals over images. They may overlap even if the paired difference of two detectors is "
+        "significant."
+    )
     return Plot("detectors", "AP by detector", "AP (0 to 1)", "", series, "bars", xlim=(0, 1), note=note)
 
 
 def _classes(first: _Side, pairs: Sequence[tuple[_Side, Paired]]) -> Section:
-    """Return the differences of each class."""
+    """Return the AP of each class and its difference."""
     tables = []
     for number, (one, paired) in enumerate(pairs, 1):
         rows: list[list[Any]] = []
@@ -149,7 +156,7 @@ def _classes(first: _Side, pairs: Sequence[tuple[_Side, Paired]]) -> Section:
             before, after = (defined(side.found.coco.per_class[name]) for side in (first, one))
             apart = paired.classes[k]
             rows.append([name, int(first.found.matches[k].objects.sum()), before, after, *_numbers(apart)])
-        columns = ("class", "objects", first.name, one.name, "difference", "lowest", "highest")
+        columns = ("class", "objects", first.name, one.name, "difference", "low", "high")
         tables.append(Table(f"classes_{number}", f"AP by class, {one.name}", columns, rows))
     return Section("Classes", tables=tables)
 
@@ -180,7 +187,7 @@ def _curves(sides: Sequence[_Side]) -> Section:
 
 
 def _changed(first: _Side, one: _Side, drawn: bool, count: int) -> Section:
-    """Return the images with the largest change of F1, each detector at its best score threshold."""
+    """Return the images with the largest change in F1, each detector at its best score threshold."""
     before, after = (image_f1(side.found.assigned, side.found.threshold) for side in (first, one))
     change = after - before
     order = np.argsort(-np.abs(change), kind="stable")
@@ -190,12 +197,14 @@ def _changed(first: _Side, one: _Side, drawn: bool, count: int) -> Section:
         for rank in order[:_CHANGED].tolist()
     ]
     name = "images" if count == 1 else f"images_{one.name}"
-    table = Table(name, "Images that changed most (F1)", ("image", first.name, one.name, "change"), rows)
+    note = "F1 of an image at the best score threshold of each detector."
+    table = Table(name, "Images with the largest change in F1", ("image", first.name, one.name, "change"), rows, note)
     title = "Images" if count == 1 else f"Images, {one.name}"
-    text = [f"{counted(int((change > 0).sum()), 'image')} better, {int((change < 0).sum()):,} worse than {first.name}."]
+    better, worse = int((change > 0).sum()), int((change < 0).sum())
+    text = [f"F1 is higher than that of {first.name} on {counted(better, 'image')}, and lower on {worse:,}."]
     if not drawn or not len(order):
         return Section(title, text, [table])
     shown = gallery_images(one.found, order[:_DRAWN], one.source.read)
     meanings = {kind: MEANINGS[kind] for kind in TYPES}
     html = gallery(shown, one.found.truth.class_names, meanings, round(one.found.threshold, 2))
-    return Section(title, [*text, f"Ground truth left, predictions of {one.name} right."], [table], html=html)
+    return Section(title, [*text, f"Left: ground truth. Right: detections of {one.name}."], [table], html=html)

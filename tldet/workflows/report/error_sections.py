@@ -19,7 +19,10 @@ def tide_section(found: Analysis) -> Section:
     """Return the AP lost to each type of error."""
     overall = found.tide.overall
     rows: list[list[Any]] = [[n, overall[n], int(found.tide.counts[n].sum()), MEANINGS[n]] for n in TYPES]
-    rows += [["FP", overall["FP"], None, "all false positives"], ["FN", overall["FN"], None, "all objects not found"]]
+    rows += [
+        ["FP", overall["FP"], None, "all false positives"],
+        ["FN", overall["FN"], None, "all objects without a matching detection"],
+    ]
     columns = ["class", "AP50", *(f"{name} AP" for name in (*TYPES, *ORACLES)), *(f"{name} errors" for name in TYPES)]
     per_class: list[list[Any]] = []
     for k, name in enumerate(found.truth.class_names):
@@ -37,7 +40,8 @@ def tide_section(found: Analysis) -> Section:
         "bars",
     )
     note = (
-        "AP at IoU 0.5 gained if all errors of the type were corrected. The values do not add up (Bolya et al. 2020)."
+        "AP lost: gain in AP at IoU 0.5 if all errors of the type were corrected (TIDE, Bolya et al. 2020). The values "
+        "do not add up to 1 - AP."
     )
     tables = [
         Table("tide", "Errors", ("type", "AP lost", "errors", "meaning"), rows, note),
@@ -51,23 +55,23 @@ def confusion_section(found: Analysis) -> Section:
     names = [*found.truth.class_names, "background"]
     matrix = found.confusion
     used = np.flatnonzero(np.append((matrix.sum(0) + matrix.sum(1))[:-1], 1))
-    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    fractions = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     shown = [names[k] for k in used]
-    series = [Series(names[k], shown, shares[k][used]) for k in used]
-    title = "Confusion matrix, share of the objects of each class"
-    plot = Plot("confusion", title, "predicted class", "class of the object", series, "matrix")
+    series = [Series(names[k], shown, fractions[k][used]) for k in used]
+    title = "Confusion matrix, fraction of the objects of each class"
+    plot = Plot("confusion", title, "class of the detection", "class of the object", series, "matrix")
     rows: list[list[Any]] = [[names[row], names[column], count] for row, column, count in confusions(matrix, 20)]
     full = [[names[k], *matrix[k].tolist()] for k in used]
     tables = [
-        Table("confusions", "Most frequent confusions", ("object", "predicted as", "count"), rows),
-        Table("confusion", "Confusion matrix, counts (rows: objects)", ("object", *names), full),
+        Table("confusions", "Most frequent confusions", ("object", "detected as", "count"), rows),
+        Table("confusion", "Confusion matrix, counts (rows: class of the object)", ("object", *names), full),
     ]
     text = [f"Detections with a score of at least {found.threshold:.2f}, matched at IoU 0.5."]
     return Section("Confusion", text, tables, [plot])
 
 
 def attributes_section(found: Analysis) -> Section:
-    """Return AP by size, aspect ratio and crowding."""
+    """Return AP by object size, aspect ratio and crowding."""
     units = {
         "size": "square root of the area (px)",
         "aspect ratio": "width / height",

@@ -1,4 +1,4 @@
-"""Images of a report: the worst ones, drawn in the browser with ground truth next to predictions."""
+"""Images of a report: those with the most errors, drawn in the browser with ground truth next to detections."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from tldet.visualize.page.gallery import GalleryImage, Row, gallery
 from tldet.visualize.page.images import jpeg_url, mask_outline
 from tldet.workflows.report.source import Reader
 
-_SIDE, _QUALITY = 480, 72  # pixels of the long side, JPEG
-_MOST = 60  # detections of an image
-_LEAST = 0.02  # score of a detection that can be shown
-_FLAT = 1.5  # pixels by which a drawn outline may differ from the mask
+_SIDE, _QUALITY = 480, 72  # long side in pixels, JPEG quality
+_MOST = 60  # maximum number of detections per image
+_LEAST = 0.02  # score threshold of the detections in the report
+_FLAT = 1.5  # maximum distance of a drawn outline to the mask, pixels
 
 
 def images_section(found: Analysis, read: Reader, most: int) -> Section:
     """Return the gallery of the images with the most errors."""
     ranks = worst_images(found.assigned, found.threshold, most)
     if not len(ranks):
-        return Section("Images", ["No errors at the score threshold."])
+        return Section("Images", [f"No errors at score threshold {found.threshold:.2f}."])
     images = gallery_images(found, ranks, read)
-    text = f"The {counted(len(ranks), 'image')} with the most errors; ground truth left, predictions right."
+    text = f"The {counted(len(ranks), 'image')} with the most errors. Left: ground truth. Right: detections."
     without = sum(not one.source for one in images)
-    more = [f"{counted(without, 'image')} without pixels (give --images)."] if without else []
+    more = [f"{counted(without, 'image')} not found, shown as boxes only (give --images)."] if without else []
     meanings = {name: MEANINGS[name] for name in TYPES}
     html = gallery(images, found.truth.class_names, meanings, round(found.threshold, 2))
     return Section("Images", [text, *more], html=html)
@@ -46,8 +46,8 @@ def gallery_images(found: Analysis, ranks: Ints | Sequence[int], read: Reader) -
 
     Args:
         found: the analysis.
-        ranks: the images.
-        read: returns the image of a rank.
+        ranks: indices of the images in ``truth.image_ids``.
+        read: returns the image with such an index.
     """
     truth, results = found.assigned.truth, found.assigned.results
     found_scores = np.append(results.scores, -1.0)[found.assigned.found]
@@ -89,7 +89,7 @@ def image_name(found: Analysis, rank: int) -> str:
 
 
 def _rows(columns: Any, rows: Ints, scores: Any, kinds: Sequence[str], size: Size) -> list[Row]:
-    """Return rows of a gallery of objects or detections."""
+    """Return objects or detections as rows of a gallery."""
     shown = []
     for row, kind in zip(rows.tolist(), kinds, strict=True):
         x, y, width, height = (round(float(value), 1) for value in columns.boxes[row])
@@ -105,6 +105,6 @@ def _outline(segmentation: Any, size: Size) -> str:
 
 
 def _extent(*boxes: Any) -> Size:
-    """Return a size that holds all boxes, for an image of unknown size."""
+    """Return a size that contains all boxes, for an image of unknown size."""
     corners = np.concatenate([one[:, :2] + one[:, 2:] for one in boxes] + [np.ones((1, 2))])
     return int(np.ceil(corners[:, 1].max())), int(np.ceil(corners[:, 0].max()))

@@ -1,4 +1,4 @@
-"""Report: all numbers of a page as tables and plots."""
+"""Content of an HTML report as tables and plots."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Report:
 
     Attributes:
         title: title of the page.
-        subtitle: detections, dataset and number of images.
-        summary: main numbers by name.
+        subtitle: names of detector and dataset, and numbers of images, objects, detections and classes.
+        summary: main metrics by name.
         sections: tables and plots by subject.
     """
 
@@ -29,12 +29,12 @@ class Report:
 
     @property
     def tables(self) -> Iterator[Table]:
-        """All tables, in the order of the page."""
+        """All tables, in the order of the report."""
         return (table for section in self.sections for table in section.tables)
 
     @property
     def plots(self) -> Iterator[Plot]:
-        """All plots, in the order of the page."""
+        """All plots, in the order of the report."""
         return (plot for section in self.sections for plot in section.plots)
 
     def to_dict(self) -> dict[str, Any]:

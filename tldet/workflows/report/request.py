@@ -21,35 +21,36 @@ if TYPE_CHECKING:
     from tldet.coco.records import CocoSource
     from tldet.evaluation.columns import Type
 
-WORST = 200  # images on a page
+WORST = 200  # maximum number of images in a report
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions(DataOptions):
-    """Options of the detections, the data and the page, which both commands have."""
+    """Options of data and outputs that both commands share."""
 
-    gt: CocoSource | None = option("ground truth, COCO JSON, of results files", metavar="JSON")
+    gt: CocoSource | None = option("ground truth of results files, COCO JSON", metavar="JSON")
     type: Type | None = option(
-        "type of detections in results files (default: bbox); a checkpoint determines it", choices=["bbox", "segm"]
+        "detection type of results files (default: bbox); for a checkpoint, that of its model", choices=["bbox", "segm"]
     )
     data: str | Path | None = option(
-        "annotation file, or a folder of which the test split is used, else the validation split (default: test or "
-        "validation split of the checkpoint's config)",
+        "annotation file, or dataset folder (its test split, or its validation split if there is no test split) "
+        "(default: test or validation split of the checkpoint's config)",
         metavar="DATA",
     )
     images: str | Path | None = option(
-        "image directory (default: searched for --data; without one for --gt, only boxes are shown)", metavar="DIR"
+        "image directory (default: found by file names for --data; none for --gt, which shows boxes without images)",
+        metavar="DIR",
     )
     split: str | None = split_option()
     out: str | Path = option(
-        "output page, HTML (default: report.html)", default="report.html", metavar="FILE", file=True
+        "output file, HTML report (default: report.html)", default="report.html", metavar="FILE", file=True
     )
     tables: str | Path | None = option(
-        "output directory of all tables (CSV, LaTeX, JSON) and plots (PNG, SVG)", metavar="DIR"
+        "output directory for all tables (CSV, LaTeX, JSON) and plots (PNG, SVG)", metavar="DIR"
     )
-    json: str | Path | None = option("output file of all numbers, JSON", metavar="FILE", file=True)
+    json: str | Path | None = option("output file, JSON with all numbers", metavar="FILE", file=True)
     device: str = device_option()
-    precision: str = precision_option("bf16 on a GPU, fp32 on CPU")
+    precision: str = precision_option("auto, bf16 or fp16 on a GPU, fp32 on a CPU")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,19 +61,20 @@ class ReportRequest(ReportOptions):
         default=None,
         kw_only=False,
         metadata=described(
-            "a checkpoint, an exported detector or the folder of a run (or --gt and --dt)",
+            "a tldet checkpoint, an exported detector or a run directory (or give --gt and --dt)",
             metavar="CKPT",
             positional=True,
         ),
     )
-    dt: CocoSource | None = option("detections, COCO results JSON, with --gt", metavar="JSON")
+    dt: CocoSource | None = option("detections to analyze instead of a checkpoint, COCO results JSON", metavar="JSON")
     save_thresholds: str | Path | None = option(
-        "output checkpoint with the best score threshold of each class, which predict and export use",
+        "output file, copy of the checkpoint with the best score threshold of each class, which tldet predict then "
+        "uses, also after export",
         metavar="NEW.pt",
         file=True,
     )
     save_temperature: str | Path | None = option(
-        "output checkpoint with the temperature that calibrates the scores of predict; may be the file of "
+        "output file, copy of the checkpoint with the temperature that calibrates its scores; may be the same file as "
         "--save-thresholds",
         metavar="NEW.pt",
         file=True,
@@ -83,7 +85,7 @@ class ReportRequest(ReportOptions):
         if (self.checkpoint is None) == (self.dt is None):
             raise ConfigError("give a checkpoint, or --gt and --dt")
         if (self.gt is None) != (self.dt is None):
-            raise ConfigError("--gt and --dt belong together; for a checkpoint use --data")
+            raise ConfigError("--gt and --dt must be given together; for a checkpoint, use --data")
         if self.dt is not None and (self.save_thresholds or self.save_temperature):
             raise ConfigError("--save-thresholds and --save-temperature need a checkpoint, not a results file")
 
@@ -95,17 +97,17 @@ class CompareRequest(ReportOptions):
     detectors: Sequence[str | Path] = field(
         kw_only=False,
         metadata=described(
-            "two or more runs, checkpoints, exported detectors, or COCO results files with --gt",
+            "two or more run directories, checkpoints or exported detectors, or COCO results files with --gt",
             metavar="A B",
             many=True,
             positional=True,
         ),
     )
     out: str | Path = option(
-        "output page, HTML (default: compare.html)", default="compare.html", metavar="FILE", file=True
+        "output file, HTML report (default: compare.html)", default="compare.html", metavar="FILE", file=True
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.detectors, (str, Path)) or len(self.detectors) < 2:
-            raise ConfigError("compare needs at least two detectors")
+            raise ConfigError("give at least two detectors to compare")

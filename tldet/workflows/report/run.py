@@ -14,7 +14,7 @@ from tldet.visualize.page.tables import Table
 
 _METRICS = ("AP", "AP50", "bbox_AP")
 _ACCURACIES = ("top1", "top5")  # metrics of a classifier
-_LOSSES = 5  # lines of a plot besides the total
+_LOSSES = 5  # maximum number of loss components in a plot
 
 
 def run_sections(checkpoint: Path | None, run: Path | None) -> list[Section]:
@@ -75,8 +75,8 @@ def _about(outline: Mapping[str, Any]) -> list[Section]:
     sections = []
     known = meta.get("known_classes")
     if isinstance(known, Mapping):
-        rows = [[name, "new" if old is None else old] for name, old in known.items()]
-        table = Table("class_transfer", "Classifier weights by class", ("class", "initial weights"), rows)
+        rows = [[name, "newly initialized" if old is None else old] for name, old in known.items()]
+        table = Table("class_transfer", "Classifier weights by class", ("class", "copied from class"), rows)
         sections.append(Section("Class transfer", tables=[table]))
     data = {name: part for name, part in (config.get("data") or {}).items() if isinstance(part, Mapping)}
     rows = [[name, key, str(value)] for name, part in data.items() for key, value in part.items()]

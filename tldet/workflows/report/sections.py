@@ -1,4 +1,4 @@
-"""Sections of a report on the accuracy of one detector."""
+"""Sections of a report: metrics, classes, curves and calibration of one detector."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from tldet.visualize.page.plots import Plot, Series
 from tldet.visualize.page.tables import Table
 from tldet.workflows.report.error_sections import attributes_section, confusion_section, tide_section
 
-_CURVES, _BARS = 5, 12  # classes of a plot
+_CURVES, _BARS = 5, 12  # maximum number of classes in a plot of curves, and of bars
 METRIC_MEANINGS = {
     "AP": "mean over IoU 0.50 to 0.95 and classes",
     "AP50": "at IoU 0.50",
     "AP75": "at IoU 0.75",
-    "APs": "objects below 32 x 32 px",
-    "APm": "32 x 32 to 96 x 96 px",
-    "APl": "objects above 96 x 96 px",
-    "AR1": "recall with 1 detection per image",
-    "AR10": "10 detections",
-    "AR100": "100 detections",
+    "APs": "small objects: area below 32 x 32 px",
+    "APm": "medium objects: area of 32 x 32 to 96 x 96 px",
+    "APl": "large objects: area above 96 x 96 px",
+    "AR1": "recall with at most 1 detection per image",
+    "AR10": "recall with at most 10 detections per image",
+    "AR100": "recall with at most 100 detections per image",
     "ARs": "recall of small objects",
-    "ARm": "medium",
-    "ARl": "large",
+    "ARm": "recall of medium objects",
+    "ARl": "recall of large objects",
 }
 
 
 def summary_section(found: Analysis) -> Section:
-    """Return the COCO metrics, those with a bootstrap interval first."""
+    """Return the COCO metrics, AP, AP50 and AP75 with bootstrap intervals."""
     ranges = {"AP": found.interval, **_single_intervals(found)}
     rows: list[list[Any]] = []
     for name in METRICS:
@@ -44,15 +44,15 @@ def summary_section(found: Analysis) -> Section:
         low, high = (None, None) if ends is None else (ends.low, ends.high)
         rows.append([name, defined(getattr(found.coco, name)), low, high, METRIC_MEANINGS[name]])
     few = len(found.truth.image_ids) < FEW
-    note = "95 % bootstrap intervals over images." + (" Too few images for an informative interval." if few else "")
+    note = "Low and high: 95 % bootstrap interval over images." + (" Too few images for a reliable one." if few else "")
     table = Table("summary", "COCO metrics", ("metric", "value", "low", "high", "meaning"), rows, note)
     best = found.overall.at(found.threshold)
     cards = {
         f"AP {_ends(found.interval)}": defined(found.coco.AP),
         f"AP50 {_ends(ranges['AP50'])}": defined(found.coco.AP50),
-        f"F1 at score {found.threshold:.2f}": best[2],
-        "precision": best[0],
-        "recall": best[1],
+        f"F1 at score threshold {found.threshold:.2f}": best[2],
+        f"precision at {found.threshold:.2f}": best[0],
+        f"recall at {found.threshold:.2f}": best[1],
     }
     html = "".join(f"<div><b>{_shown(value)}</b>{escape(name)}</div>" for name, value in cards.items())
     return Section("Summary", tables=[table], html=f'<div class="cards">{html}</div>')
@@ -91,7 +91,10 @@ def classes_section(found: Analysis) -> Section:
         ap, ap50 = defined(found.coco.per_class.get(name)), defined(found.coco.per_class_ap50.get(name))
         low, high = (None, None) if ap is None else (ends.low, ends.high)
         rows.append([name, int(objects.sum()), int((objects > 0).sum()), ap, low, high, ap50, *best])
-    note = "Threshold, precision, recall and F1 where F1 is largest, at IoU 0.5. 95 % intervals of AP over images."
+    note = (
+        "Low and high: 95 % bootstrap interval of AP over images. Precision, recall and F1 at the score threshold with "
+        "the largest F1 of the class, at IoU 0.5."
+    )
     frequent = sorted((row for row in rows if row[3] is not None), key=lambda row: -row[1])[:_BARS]
     frequent.sort(key=lambda row: -row[3])
     low_ends, high_ends = ([row[3] if row[side] is None else row[side] for row in frequent] for side in (4, 5))
@@ -103,7 +106,7 @@ def classes_section(found: Analysis) -> Section:
         [Series("", [row[0] for row in frequent], [row[3] for row in frequent], low_ends, high_ends)],
         "bars",
         xlim=(0, 1),
-        note="Bars: 95 % intervals over images.",
+        note="Error bars: 95 % intervals over images.",
     )
     return Section(
         "Classes", tables=[Table("classes", "Classes", columns, rows, note)], plots=[bars] if frequent else []
@@ -118,11 +121,13 @@ def curves_section(found: Analysis) -> Section:
     mean = np.mean([one.interpolated() for one in there], 0)
     thresholds, precision, recall, f1 = found.overall.sampled()
     best = found.overall.best()
-    chosen = "no detection matches an object" if best is None else f"largest F1 {best[3]:.3f} at score {best[0]:.2f}"
+    chosen = "no detection matches an object"
+    if best is not None:
+        chosen = f"largest F1 {best[3]:.3f} at score threshold {best[0]:.2f}"
     frequent = sorted(range(len(found.curves)), key=lambda k: -found.curves[k].objects)[:_CURVES]
     names = found.truth.class_names
     plots = [
-        precision_recall_plot([Series("", RECALLS, mean)], f"Area: AP50 {float(mean.mean()):.3f}"),
+        precision_recall_plot([Series("", RECALLS, mean)], f"Area under the curve: AP50 {float(mean.mean()):.3f}"),
         Plot(
             "score_thresholds",
             "Precision, recall and F1 by score threshold, all classes",
@@ -149,15 +154,15 @@ def curves_section(found: Analysis) -> Section:
     ]
     columns = np.column_stack([thresholds, precision, recall, f1]).tolist()
     table = Table("score_thresholds", "Score thresholds", ("score threshold", "precision", "recall", "F1"), columns)
-    text = [f"Detections at IoU 0.5, all classes together: {chosen}."]
+    text = [f"All classes together, at IoU 0.5: {chosen}."]
     return Section("Curves", text, [table], plots)
 
 
 def precision_recall_plot(series: Sequence[Series], note: str = "") -> Plot:
-    """Return the plot of precision by recall, mean over classes."""
+    """Return the plot of precision over recall, averaged over classes."""
     return Plot(
         "precision_recall",
-        "Precision by recall, mean over classes, IoU 0.5",
+        "Precision-recall curve, mean over classes, IoU 0.5",
         "recall (0 to 1)",
         "precision (0 to 1)",
         series,
@@ -175,18 +180,21 @@ def calibration_section(found: Analysis) -> Section:
         Series("ideal", [0, 1], [0, 1]),
         Series("scores", before.confidence, before.accuracy, marker="o"),
     ]
-    text = [f"Expected calibration error {before.ece:.3f}, largest error of a bin {before.mce:.3f}, IoU 0.5."]
+    text = [
+        f"Expected calibration error {before.ece:.3f}, maximum calibration error {before.mce:.3f}. A detection is "
+        "correct if it matches an object at IoU 0.5."
+    ]
     if after is not None and found.temperature is not None:
         series.append(Series("after temperature scaling", after.confidence, after.accuracy, marker="s"))
         text.append(
-            f"Temperature {found.temperature:.3f} (fitted on these images) gives an expected calibration error of "
+            f"With temperature {found.temperature:.3f}, fitted on these images, the expected calibration error is "
             f"{after.ece:.3f}."
         )
     plot = Plot(
         "reliability",
-        "Share of correct detections by score",
+        "Fraction of correct detections by score",
         "mean score of the bin (0 to 1)",
-        "correct (0 to 1)",
+        "fraction of correct detections (0 to 1)",
         series,
         xlim=(0, 1),
         ylim=(0, 1.02),
@@ -201,12 +209,12 @@ def calibration_section(found: Analysis) -> Section:
     )
     values = zip(before.edges, before.edges[1:], before.counts, before.confidence, before.accuracy, strict=False)
     rows = [[float(low), float(high), int(n), float(c), float(a)] for low, high, n, c, a in values]
-    columns = ("from score", "to score", "detections", "mean score", "correct")
+    columns = ("score from", "score to", "detections", "mean score", "fraction correct")
     return Section("Calibration", text, [Table("calibration", "Calibration", columns, rows)], [plot, counts])
 
 
 def accuracy_sections(found: Analysis) -> Sequence[Section]:
-    """Return all sections on accuracy."""
+    """Return the sections on metrics and errors."""
     makers = (
         summary_section,
         classes_section,
@@ -220,7 +228,7 @@ def accuracy_sections(found: Analysis) -> Sequence[Section]:
 
 
 def subtitle(name: str, found: Analysis) -> str:
-    """Return the line on the data of a report."""
+    """Return the subtitle of a report: detector, dataset and counts."""
     counts = (
         counted(len(found.truth.image_ids), "image"),
         counted(int((~found.truth.crowd).sum()), "object"),

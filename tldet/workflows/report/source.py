@@ -27,13 +27,13 @@ class DetectionSource:
     """Detections to analyze.
 
     Attributes:
-        name: name on the page.
+        name: name in the report.
         truth: ground truth.
         results: detections on its images.
-        read: returns the image of a rank as (H, W, 3) RGB, or None if it is not available.
-        checkpoint: checkpoint that made the detections.
-        run: folder of the run of the checkpoint.
-        boxes: ground truth and detections of the boxes, if ``truth`` and ``results`` contain masks.
+        read: returns the image with an index in ``truth.image_ids`` as (H, W, 3) uint8 RGB; None if not available.
+        checkpoint: checkpoint of the detector; None for a results file.
+        run: run folder of the checkpoint; None if there is none.
+        boxes: ground truth and detections as boxes, if ``truth`` and ``results`` contain masks; else None.
     """
 
     name: str
@@ -58,7 +58,7 @@ def of_checkpoint(path: str | Path, request: ReportOptions) -> DetectionSource:
     """Evaluate a checkpoint, or the best checkpoint of a run.
 
     Raises:
-        TldetError: the checkpoint or the data is wrong, or they share no class.
+        TldetError: the checkpoint or the data is invalid, or they share no class.
     """
     from tldet.workflows.command_requests import TestRequest
     from tldet.workflows.test import detect
@@ -66,7 +66,7 @@ def of_checkpoint(path: str | Path, request: ReportOptions) -> DetectionSource:
     run = Path(path) if is_folder(path) else None
     checkpoint = Path(path) if run is None else run / BEST_NAME
     if run is not None and not checkpoint.is_file():
-        raise CheckpointError(f"{run}: contains no {BEST_NAME}; give a checkpoint")
+        raise CheckpointError(f"{run}: contains no {BEST_NAME}; give the path of a checkpoint")
     found = detect(
         TestRequest(
             checkpoint,
@@ -103,7 +103,7 @@ def dataset_reader(truth: GroundTruth, dataset: AnyDataset) -> Reader:
 
 
 def _folder_reader(truth: GroundTruth, images: str | Path | None) -> Reader:
-    """Return the reader of an image folder; images that are missing or damaged are not shown."""
+    """Return the reader of an image folder; it returns None for missing and damaged images."""
 
     def read(rank: int) -> ImageArray | None:
         from tldet.data.images import read_image

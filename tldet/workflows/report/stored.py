@@ -1,4 +1,4 @@
-"""Score thresholds and temperature stored in a checkpoint."""
+"""Storing of score thresholds and temperature in a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tldet.workflows.report.source import DetectionSource
 
 
 def save_scores(request: ReportRequest, source: DetectionSource, found: Analysis) -> None:
-    """Write copies of the checkpoint with the thresholds and the temperature of the page.
+    """Write copies of the checkpoint with the thresholds and the temperature of the report.
 
     Raises:
         DataError: there is nothing to store, or the detector is an exported file.
@@ -22,14 +22,16 @@ def save_scores(request: ReportRequest, source: DetectionSource, found: Analysis
     assert source.checkpoint is not None
     if source.checkpoint.suffix != ".pt":
         raise DataError(
-            f"{source.checkpoint}: is an exported detector; store thresholds in its checkpoint, and export it"
+            f"{source.checkpoint}: is an exported detector; store thresholds in its checkpoint, then export that again"
         )
     stored: dict[str, Any] = {}
     if request.save_thresholds:
         stored["thresholds"] = stored_thresholds(found)
     if request.save_temperature:
         if found.temperature is None:
-            raise DataError(f"{source.name}: no temperature, because the detections are all right or all wrong")
+            raise DataError(
+                f"{source.name}: a temperature cannot be fitted, because all detections are correct or all are wrong"
+            )
         stored["temperature"] = found.temperature
     both = [one for one in (request.save_thresholds, request.save_temperature) if one]
     state = checkpoint.load_checkpoint(source.checkpoint)
@@ -44,7 +46,7 @@ def save_scores(request: ReportRequest, source: DetectionSource, found: Analysis
 
 
 def stored_thresholds(found: Analysis) -> dict[str, float]:
-    """Return the score threshold of each class by name; a class without hits has that of all classes together."""
+    """Return the score threshold of each class by name; classes without true positives get the overall threshold."""
     names = found.truth.class_names
     pairs = zip(names, found.thresholds, strict=True)
     return {name: found.threshold if own is None else own for name, own in pairs}

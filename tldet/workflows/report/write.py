@@ -1,4 +1,4 @@
-"""Output files of a report: the page, the numbers, and every table and plot."""
+"""Output files of a report: HTML, tables and plots."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tldet.workflows.report.report import Report
 
 
 def write_report_page(report: Report, path: str | Path) -> None:
-    """Write the page.
+    """Write the HTML file.
 
     Raises:
         OutputError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""The HTTP application."""
+"""HTTP application of ``tldet serve``."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ BODY = {
 ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "Size of the image, and COCO results with category_name", "content": {"image/png": {}}},
     400: {"description": "The image cannot be read"},
-    408: {"description": "The request did not arrive in time"},
+    408: {"description": "The request was not received in time"},
     413: {"description": "The request is too large"},
-    415: {"description": "The content type is unknown"},
+    415: {"description": "The content type is not supported"},
     429: {"description": "The queue is full"},
     503: {"description": "The service is too busy"},
 }
@@ -92,7 +92,7 @@ async def _content(request: Request, service: Service) -> bytes:
     """Return the image of a request.
 
     Raises:
-        HTTPException: the request has none.
+        HTTPException: the request contains no image.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
@@ -102,7 +102,7 @@ async def _content(request: Request, service: Service) -> bytes:
         limit = round(service.settings.max_body * 1e6)
         return await service.in_thread(json_image, body, service.settings.url_hosts, limit)
     if kind not in RAW and not kind.startswith("image/"):
-        raise HTTPException(415, "send an image, multipart/form-data, or JSON with the image in base64")
+        raise HTTPException(415, "send an image, multipart/form-data, or JSON with a base64-encoded image")
     return body
 
 
@@ -114,11 +114,11 @@ def _add_status(app: FastAPI, service: Service, guard: Guard) -> None:
     async def page() -> Response:
         return HTMLResponse(html, headers=headers)
 
-    @app.get("/health", summary="The process runs")
+    @app.get("/health", summary="Check that the process is running")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/ready", summary="Requests are answered", responses={503: {"description": "Not ready"}})
+    @app.get("/ready", summary="Check that the detector is running", responses={503: {"description": "Not ready"}})
     async def ready() -> Response:
         alive = service.batcher.alive
         return JSONResponse({"status": "ready" if alive else "not ready"}, 200 if alive else 503)
@@ -130,8 +130,8 @@ def _add_status(app: FastAPI, service: Service, guard: Guard) -> None:
     @app.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def metrics() -> Response:
         gauges = {
-            "tldet_requests_pending": ("Prediction requests in the service.", guard.pending),
-            "tldet_body_bytes": ("Bytes of request bodies in memory.", guard.held),
+            "tldet_requests_pending": ("Pending prediction requests.", guard.pending),
+            "tldet_body_bytes": ("Size of all request bodies in memory.", guard.held),
         }
         return PlainTextResponse(service.metrics.text(gauges), media_type="text/plain; version=0.0.4")
 

@@ -1,4 +1,4 @@
-"""Dynamic batching: images of concurrent requests are predicted together."""
+"""Dynamic batching: images of concurrent requests are predicted in one batch."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ log = logging.getLogger(__name__)
 
 
 class _Job(NamedTuple):
-    """An image that waits for its detections."""
+    """A queued image."""
 
     image: PreparedImage
     result: Future[Detections]
 
 
 class Batcher:
-    """A thread that predicts on the waiting images.
+    """A thread that predicts on queued images.
 
-    It takes all images that wait, and waits for further ones up to ``delay`` if they do not fill a batch. Images of
-    different padded sizes are predicted one batch after the other.
+    It takes all queued images. If they do not fill a batch, it waits up to ``delay`` for more. Images of different
+    padded sizes are predicted in separate batches, one after the other.
 
     Args:
         predictor: the detector.
         batch: largest number of images per batch.
-        delay: seconds.
+        delay: maximum time to wait for more images, seconds.
         metrics: counts batches.
     """
 
@@ -46,17 +46,17 @@ class Batcher:
 
     @property
     def alive(self) -> bool:
-        """True while images are predicted."""
+        """True while the thread runs."""
         return self._thread.is_alive()
 
     def submit(self, image: PreparedImage) -> Future[Detections]:
-        """Queue an image; a result that is cancelled before its batch begins is not computed."""
+        """Queue an image. Cancel the result to skip the image if its batch has not started yet."""
         job = _Job(image, Future())
         self._jobs.put(job)
         return job.result
 
     def close(self) -> None:
-        """Predict on the waiting images, and end the thread."""
+        """Finish the queued images, and stop the thread."""
         self._jobs.put(None)
         self._thread.join()
 
@@ -67,7 +67,7 @@ class Batcher:
             self._predict([job for job in jobs if job.result.set_running_or_notify_cancel()])
 
     def _gather(self) -> tuple[list[_Job], bool]:
-        """Return the next images, and False after the last ones."""
+        """Return the next images, and False if the batcher was closed."""
         jobs: list[_Job] = []
         deadline: float | None = None
         while len(jobs) < WAITING * self._batch:
@@ -82,11 +82,11 @@ class Batcher:
         return jobs, True
 
     def _left(self, jobs: int, deadline: float) -> float:
-        """Return the seconds to wait for a further image: none for one that is not here yet, if a batch is full."""
+        """Return the time to wait for another image in seconds; 0 if the batch is full."""
         return 0.0 if jobs >= self._batch else max(0.0, deadline - time.monotonic())
 
     def _predict(self, jobs: Sequence[_Job]) -> None:
-        """Set the results. After an error of several images, each is predicted alone."""
+        """Set the results. If a batch of several images fails, each image is predicted on its own."""
         if not jobs:
             return
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Limits of requests: size, duration and number, applied before the application sees a request."""
+"""Limits on the size, duration and number of requests, applied before a request reaches the application."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
-HEADER_BYTES = 16 << 10  # of a request, with its path
-BODIES = 16  # largest bodies that are held in memory at the same time
-COUNTED = ("/", "/predict", "/health", "/ready", "/metrics", "/model", "/openapi.json")  # others as one path
+HEADER_BYTES = 16 << 10  # headers and path of a request
+BODIES = 16  # limit of the memory for all bodies, as a multiple of the largest body
+COUNTED = ("/", "/predict", "/health", "/ready", "/metrics", "/model", "/openapi.json")  # all others count as one path
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class GuardSettings:
 
     Attributes:
         body: largest body in bytes.
-        seconds: time for a request to arrive.
-        queue: largest number of prediction requests in the service.
+        seconds: time limit for receiving a request.
+        queue: largest number of pending prediction requests.
     """
 
     body: int
@@ -36,7 +36,7 @@ class GuardSettings:
 
 
 class _Refused(Exception):
-    """A request that is answered with an error."""
+    """A request that is rejected with an error response."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -51,8 +51,8 @@ class Guard:
         app: the application.
         settings: the limits.
         metrics: counts requests.
-        pending: number of prediction requests in the service.
-        held: bytes of all bodies in memory.
+        pending: number of pending prediction requests.
+        held: size of all bodies in memory, bytes.
     """
 
     app: App
@@ -91,7 +91,7 @@ class Guard:
             try:
                 complete = await asyncio.wait_for(self._read(scope, receive, body), self.settings.seconds)
             except asyncio.TimeoutError:
-                raise _Refused(408, f"the request did not arrive within {self.settings.seconds:g} s") from None
+                raise _Refused(408, f"the request was not received within {self.settings.seconds:g} s") from None
             if complete:
                 await self.app(scope, _replay(bytes(body), receive), send)
         except _Refused as error:
@@ -101,7 +101,7 @@ class Guard:
             self.held -= len(body)
 
     async def _read(self, scope: MutableMapping[str, Any], receive: Receive, body: bytearray) -> bool:
-        """Read the body; return False if the client has gone."""
+        """Read the body; return False if the client has disconnected."""
         lengths = [len(name) + len(value) for name, value in scope["headers"]]
         if sum(lengths) + len(scope.get("raw_path", b"")) + len(scope.get("query_string", b"")) > HEADER_BYTES:
             raise _Refused(431, f"the headers are larger than {HEADER_BYTES >> 10} KiB")
@@ -117,7 +117,7 @@ class Guard:
             if len(body) + len(part) > limit:
                 raise _Refused(413, f"the request is larger than {limit / 1e6:g} MB")
             if self.held + len(part) > BODIES * limit:
-                raise _Refused(429, "too many large requests; try again later")
+                raise _Refused(429, "too many large requests at the same time; try again later")
             body += part
             self.held += len(part)
             if not message.get("more_body"):
@@ -125,7 +125,7 @@ class Guard:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """Return a function that returns the body at once, then what ``receive`` returns."""
+    """Return a receive function that first returns the whole body, then calls ``receive``."""
     given = False
 
     async def replayed() -> Message:
@@ -141,7 +141,7 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 async def _answer(send: Send, status: int, message: str) -> None:
     """Send an error as JSON.
 
-    The rest of the request is then read and dropped, so that the client gets the answer; after a time-out the
+    The rest of the request is then read and discarded, so that the client receives the response; after a timeout the
     connection is closed.
     """
     content = json.dumps({"detail": message}).encode()

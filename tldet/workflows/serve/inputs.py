@@ -16,9 +16,9 @@ from fastapi import HTTPException, Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 
-FIELDS = ("image", "file")  # of forms
+FIELDS = ("image", "file")  # names of form fields
 RAW = ("", "application/octet-stream", "binary/octet-stream")
-URL_SECONDS = 10  # without an answer
+URL_SECONDS = 10  # without a response
 _BLOCK = 1 << 16
 
 
@@ -35,7 +35,7 @@ async def form_image(request: Request) -> bytes:
                 return await given.read()
     except (MultiPartException, ValueError, KeyError) as error:
         raise HTTPException(400, f"the form cannot be read: {error}") from None
-    raise HTTPException(400, "the form has no file named image")
+    raise HTTPException(400, "the form has no file in the field 'image'")
 
 
 def json_image(body: bytes, hosts: Sequence[str], limit: int) -> bytes:
@@ -61,7 +61,7 @@ def json_image(body: bytes, hosts: Sequence[str], limit: int) -> bytes:
 
 
 def _decoded(text: str) -> bytes:
-    """Decode base64, also as a data URL."""
+    """Decode base64 or a data URL."""
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
@@ -71,7 +71,7 @@ def _decoded(text: str) -> bytes:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Handler that follows no redirect, which could lead to another host."""
+    """Handler that does not follow redirects, which could lead to another host."""
 
     def redirect_request(self, *_: Any) -> None:
         """Return None: the redirect is an error."""
@@ -84,9 +84,9 @@ def _fetched(url: str, hosts: Sequence[str], limit: int) -> bytes:
     except ValueError:
         allowed = False
     if not hosts:
-        raise HTTPException(403, "images by URL are disabled; send the image")
+        raise HTTPException(403, "images by URL are disabled; send the image itself")
     if not allowed:
-        raise HTTPException(403, f"images are fetched from {', '.join(hosts)} only, by http or https")
+        raise HTTPException(403, f"images are fetched only from {', '.join(hosts)}, over http or https")
     opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
     content = bytearray()
     try:

@@ -45,14 +45,14 @@ class Metrics:
     """Metrics of the service, counted by several threads."""
 
     def __init__(self) -> None:
-        self.latency = Histogram("tldet_request_seconds", "Time from a request to its answer.", SECONDS)
-        self.inference = Histogram("tldet_batch_seconds", "Time to predict on a batch.", SECONDS)
-        self.batches = Histogram("tldet_batch_images", "Images that were predicted together.", IMAGES)
+        self.latency = Histogram("tldet_request_seconds", "Time from a request to its response.", SECONDS)
+        self.inference = Histogram("tldet_batch_seconds", "Inference time of a batch.", SECONDS)
+        self.batches = Histogram("tldet_batch_images", "Number of images per batch.", IMAGES)
         self._requests: Counter[tuple[str, int]] = Counter()
         self._detections, self._lock = 0, threading.Lock()
 
     def request(self, path: str, status: int, seconds: float) -> None:
-        """Count an answered request."""
+        """Count a completed request."""
         with self._lock:
             self._requests[path, status] += 1
         self.latency.observe(seconds)
@@ -66,14 +66,15 @@ class Metrics:
         """Return all metrics.
 
         Args:
-            gauges: description and value of each further metric, by name.
+            gauges: description and value of additional metrics, by name.
         """
         with self._lock:
             requests, detections = dict(self._requests), self._detections
-        lines = _header("tldet_requests_total", "Answered requests.", "counter")
+        lines = _header("tldet_requests_total", "Completed requests.", "counter")
         for (path, status), count in sorted(requests.items()):
             lines.append(f'tldet_requests_total{{path="{path}",status="{status}"}} {count}')
-        lines += [*_header("tldet_detections_total", "Detections.", "counter"), f"tldet_detections_total {detections}"]
+        text = "Detections at or above the score threshold of the request."
+        lines += [*_header("tldet_detections_total", text, "counter"), f"tldet_detections_total {detections}"]
         for histogram in (self.latency, self.inference, self.batches):
             lines += histogram.lines()
         for name, (text, value) in gauges.items():

@@ -1,4 +1,4 @@
-"""HTTP protocol of uvicorn with a time limit for requests to arrive."""
+"""HTTP protocol of uvicorn with a time limit for receiving a request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def limited_protocol(seconds: float) -> type[asyncio.Protocol]:
     """
 
     class Limited(H11Protocol):
-        """Protocol with a timer from the first byte of a request, or the connection, to the last byte."""
+        """Protocol with a timer that starts with the connection or the first byte of a request, until its last byte."""
 
         _timer: asyncio.TimerHandle | None = None
 

@@ -37,7 +37,7 @@ class ServeRequest(Request):
     )
     port: int = option("port (default: 8000; 0: any free port)", int, default=8000, metavar="P", interval="[0, 65535]")
     score: float = option(
-        f"score threshold of requests that state none (default: {SCORE})",
+        f"default score threshold of requests (default: {SCORE})",
         float,
         default=SCORE,
         metavar="T",
@@ -47,41 +47,41 @@ class ServeRequest(Request):
         "largest number of images per batch (default: 4)", int, default=4, metavar="N", interval=COUNT
     )
     max_delay: float = option(
-        "longest time in seconds to wait for further images of a batch (default: 0.005)",
+        "maximum time in seconds to wait until a batch is full (default: 0.005)",
         float,
         default=0.005,
         metavar="S",
         interval=FROM_0,
     )
     queue: int = option(
-        "number of requests in the service from which further ones are answered with 429 (default: 128)",
+        "maximum number of pending requests; more are rejected with status 429 (default: 128)",
         int,
         default=128,
         metavar="N",
         interval=COUNT,
     )
     timeout: float = option(
-        "seconds for a request to arrive, and again for its answer (default: 30)",
+        "time limit in seconds for receiving a request, and for computing its response (default: 30)",
         float,
         default=30.0,
         metavar="S",
         interval=ABOVE_0,
     )
     max_body: float = option(
-        "largest request in megabytes (default: 20)", float, default=20.0, metavar="MB", interval=ABOVE_0
+        "maximum size of a request in megabytes (default: 20)", float, default=20.0, metavar="MB", interval=ABOVE_0
     )
     max_pixels: int = option(
-        "largest number of pixels of an image (default: 50 million)",
+        "reject images with more pixels (default: 50 million)",
         int,
         default=50_000_000,
         metavar="N",
         interval=COUNT,
     )
     url_hosts: Sequence[str] = option(
-        "hosts from which images are fetched by URL (default: none, URLs are rejected)", metavar="HOST", many=True
+        "hosts from which images may be fetched by URL (default: none, URLs are rejected)", metavar="HOST", many=True
     )
     tiles: int | None = tiles_option()
     overlap: float = overlap_option()
     nms_per_class: bool | None = nms_option()
     device: str = device_option()
-    precision: str = precision_option("the faster one")
+    precision: str = precision_option("auto, bf16 or fp16 on a GPU, the faster of fp32 and bf16 on a CPU")

@@ -9,24 +9,25 @@ from typing import Any
 
 from tldet.errors import ConfigError
 from tldet.inference.loading import load
+from tldet.text import are
 from tldet.workflows.requests import takes
 from tldet.workflows.serve.request import ServeRequest
 
 log = logging.getLogger(__name__)
 MODULES = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
-IDLE_SECONDS = 15  # after which a connection without a request is closed
-GRACE = 2  # seconds that a connection outlasts the time limit of its request, so that the error is sent
+IDLE_SECONDS = 15  # after which an idle connection is closed
+GRACE = 2  # seconds between the time limit of a request and closing its connection, so that the error can be sent
 
 
 @takes(ServeRequest)
 def serve(request: ServeRequest) -> None:
-    """Serve a detector by HTTP until a signal (Ctrl-C, SIGTERM) arrives; requests in the service are then answered.
+    """Serve a detector over HTTP until Ctrl-C or SIGTERM; pending requests are then completed.
 
     Raises:
         TldetError: the checkpoint is invalid, a package is missing, or the address cannot be used.
     """
     if missing := [package for module, package in MODULES.items() if find_spec(module) is None]:
-        raise ConfigError(f"{', '.join(missing)} not installed: pip install 'tldet[serve]'")
+        raise ConfigError(f"{', '.join(missing)} {are(len(missing))} not installed: pip install 'tldet[serve]'")
     listening = _listening(request.host, request.port)
     try:
         with listening:
@@ -88,7 +89,7 @@ def _run(request: ServeRequest, listening: socket.socket) -> None:
     host, port = listening.getsockname()[:2]
     log.info("device %s, precision %s (%s)", predictor.device, predictor.precision.name, predictor.precision.reason)
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    log.info("serving at %s (Ctrl-C stops)", address)
+    log.info("serving at %s (press Ctrl-C to stop)", address)
     if request.console:
         request.console.print(address, markup=False, highlight=False)
     uvicorn.Server(config).run(sockets=[listening])

@@ -1,4 +1,4 @@
-"""Detection on the images of requests, independent of HTTP."""
+"""Detection in the images of requests, independent of HTTP."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ImageDetections:
 
 
 class Service:
-    """A detector with threads that decode images and a thread that predicts.
+    """A detector with a pool of threads that decode images and one thread that predicts.
 
     Args:
         predictor: the detector.
@@ -48,11 +48,11 @@ class Service:
         self._pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), "decode")
 
     def warm_up(self) -> None:
-        """Predict on an empty image, so that the first request is not slower than others."""
+        """Predict on a black image, so that the first request is as fast as later ones."""
         self.batcher.submit(self.predictor.prepare(Reduced(np.zeros((64, 64, 3), np.uint8)))).result()
 
     async def in_thread(self, work: Callable[..., _T], *arguments: Any) -> _T:
-        """Run a function in the threads that decode."""
+        """Run a function in the pool of decoding threads."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *arguments)
 
     async def detect(self, content: bytes, score: float, classes: Sequence[str]) -> ImageDetections:
@@ -106,6 +106,6 @@ class Service:
         }
 
     def close(self) -> None:
-        """Answer the waiting requests, and end the threads."""
+        """Finish the queued images, and stop the threads."""
         self.batcher.close()
         self._pool.shutdown()

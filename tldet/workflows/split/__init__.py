@@ -1,1 +1,1 @@
-"""``tldet split``: split a dataset by class and group, or into folds."""
+"""``tldet split``: split a dataset into training, validation and test splits or folds, stratified by class."""

@@ -23,20 +23,25 @@ class SplitRequest(DataOptions):
     )
     out: str | Path = option("output directory, new or empty", default=REQUIRED, metavar="DIR")
     val: float = option(
-        "share of the images for validation (default: 0.2)", float, default=0.2, metavar="SHARE", interval=_OPEN_SHARE
+        "fraction of the images in the validation split (default: 0.2)",
+        float,
+        default=0.2,
+        metavar="F",
+        interval=_OPEN_SHARE,
     )
     test: float | None = option(
-        "share of the images for a test split (default: none)", float, metavar="SHARE", interval=_OPEN_SHARE
+        "fraction of the images in the test split (default: no test split)", float, metavar="F", interval=_OPEN_SHARE
     )
     folds: int | None = option(
-        "write K folds for cross-validation, fold1/train.json, fold1/val.json, ..., instead of one split",
+        "write K folds for cross-validation (fold1/train.json, fold1/val.json, ...) instead (default: no folds)",
         int,
         metavar="K",
         interval=_FOLDS,
     )
     group_by: str | None = option(
-        "keep images together that share their 'folder', a field of the image entry of a COCO JSON such as "
-        "'field:video_id', or the part of the file name that a regular expression matches, such as 'name:^patient\\d+'",
-        metavar="WHAT",
+        "keep images of a group in the same split; the group is their 'folder', a field of the image entries such as "
+        "'field:video_id', or the match of a regular expression in the file name such as 'name:^patient\\d+' (default: "
+        "no groups)",
+        metavar="KEY",
     )
     seed: int = option("random seed (default: 0)", int, default=0, metavar="S", interval="[0, inf)")

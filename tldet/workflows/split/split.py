@@ -1,4 +1,4 @@
-"""``tldet split``: split a dataset by class and group, or into folds, without leaks."""
+"""``tldet split``: split a dataset into training, validation and test splits or folds, without leaks between them."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _HOW = "--group-by must be folder, field:NAME or name:REGEX"
 
 @dataclass(frozen=True)
 class Part:
-    """One of the written files.
+    """One of the written annotation files.
 
     Attributes:
         file: the annotation file.
@@ -60,12 +60,12 @@ class SplitReport:
 
     Attributes:
         data: the dataset.
-        source: its annotations as COCO JSON.
+        source: COCO JSON with its annotations.
         seed: random seed.
-        parts: the written files.
-        groups: number of groups of images that stay together, single images included.
+        parts: the written annotation files.
+        groups: number of groups of images that are not divided; an image without a group counts as one.
         copies: number of pairs of identical or nearly identical images.
-        leaks: number of these pairs that lie in two parts; always 0.
+        leaks: number of these pairs whose images are in different splits; always 0.
     """
 
     data: str
@@ -81,11 +81,11 @@ class SplitReport:
 def split(request: SplitRequest) -> SplitReport:
     """Split a dataset into training, validation and test annotations, or into folds for cross-validation.
 
-    Each part gets its share of the images of every class. Identical and nearly identical images stay together, and so
-    do the images of a group. The images stay where they are; the new annotations refer to them.
+    Each split gets its fraction of the images of every class. Identical and nearly identical images are put in the same
+    split, and so are the images of a group. Images are not copied; the new annotation files refer to the original ones.
 
     Raises:
-        TldetError: the annotations are wrong, or cannot be divided.
+        TldetError: the annotations are invalid, or cannot be divided.
     """
     shares = shares_of(request)
     folder = Path(request.out)
@@ -101,14 +101,14 @@ def split(request: SplitRequest) -> SplitReport:
 
 
 def shares_of(request: SplitRequest) -> dict[str, float]:
-    """Return the share of each part.
+    """Return the fraction of each split.
 
     Raises:
-        ConfigError: nothing is left for training, or options exclude each other.
+        ConfigError: no images are left for training, or options cannot be combined.
     """
     if request.folds is not None:
         if request.test is not None:
-            raise ConfigError("--folds and --test exclude each other")
+            raise ConfigError("--folds and --test cannot be combined")
         return {f"fold{number}": 1 / request.folds for number in range(1, request.folds + 1)}
     test = request.test or 0.0
     if request.val + test >= 1:
@@ -130,13 +130,13 @@ def _source(request: SplitRequest) -> Split:
     usable = [one.path for one in AnnotationFiles.find(data).candidates if one.usable]
     if len(usable) != 1:
         named = ", ".join(str(path.relative_to(data)) for path in usable) or "no annotation file"
-        raise DataError(f"{data}: holds {named}; give one file to split, or join them with tldet merge")
+        raise DataError(f"{data}: contains {named}; give one file to split, or merge them with tldet merge")
     return Split(usable[0], images or find_images(usable[0], data))
 
 
 def _refuse_earlier(folder: Path) -> None:
     if is_file(folder) or (is_folder(folder) and not is_unused(folder)):
-        what = "holds an earlier split" if is_file(folder / REPORT) else "is not empty"
+        what = "contains an earlier split" if is_file(folder / REPORT) else "is not empty"
         raise OutputError(f"{folder}: {what}; choose another --out or remove it")
 
 
@@ -171,10 +171,10 @@ def _copies(paths: Sequence[Path], progress: Progress) -> list[Pair]:
 
 
 def _keys(group_by: str, images: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[Hashable]:
-    """Return the key of each image; an image without one is a group of its own.
+    """Return the group key of each image; an image without a key forms its own group.
 
     Raises:
-        ConfigError: ``group_by`` is not one of the known kinds, or no image has the key.
+        ConfigError: ``group_by`` has another form, or no image has a key.
     """
     kind, _, value = group_by.partition(":")
     if group_by == "folder":
@@ -183,7 +183,8 @@ def _keys(group_by: str, images: Sequence[Mapping[str, Any]], names: Sequence[st
         raise ConfigError(f"{_HOW}, not {group_by!r}")
     found: list[Any] = [image.get(value) for image in images] if kind == "field" else _matches(value, names)
     if all(one is None for one in found):
-        raise ConfigError(f"--group-by {group_by}: no image has it")
+        what = "has this field" if kind == "field" else "matches"
+        raise ConfigError(f"--group-by {group_by}: no image {what}")
     return [("image", position) if one is None else ("key", str(one)) for position, one in enumerate(found)]
 
 
@@ -191,7 +192,7 @@ def _matches(pattern: str, names: Sequence[str]) -> list[str | None]:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise ConfigError(f"--group-by name:{pattern}: is not a regular expression ({error})") from None
+        raise ConfigError(f"--group-by name:{pattern}: invalid regular expression ({error})") from None
     found = [compiled.search(PurePosixPath(name).name) for name in names]
     return [None if one is None else one[0] for one in found]
 
@@ -208,7 +209,7 @@ def _files(names: Sequence[str], part: NDArray[np.int64], folds: int | None) -> 
 
 
 def _write(whole: Mapping[str, Any], rows: NDArray[np.int64], paths: Sequence[Path], path: Path) -> Part:
-    """Write some images with their annotations; all other fields stay as they are."""
+    """Write some images with their annotations; all other fields are kept."""
     make_folder(path.parent)
     chosen = rows.tolist()
     names = reference([paths[row] for row in chosen], path.parent)
@@ -224,14 +225,14 @@ def _write(whole: Mapping[str, Any], rows: NDArray[np.int64], paths: Sequence[Pa
 
 
 def _show(report: SplitReport, console: Console | None) -> None:
-    together = f"{counted(report.copies, 'pair')} of equal or similar images kept together"
-    log.info("%s: %s; %s", report.source, counted(report.groups, "group"), together)
+    together = f"{counted(report.copies, 'pair')} of identical or nearly identical images kept together"
+    log.info("%s: %s of images; %s", report.source, counted(report.groups, "independent group"), together)
     if console is None:
         return
     for part in report.parts:
         objects = sum(part.objects.values())
         absent = [name for name, count in part.objects.items() if not count and _somewhere(report, name)]
-        note = f"; no object of {', '.join(absent[:5])}" + (", ..." if len(absent) > 5 else "") if absent else ""
+        note = f"; no objects of {', '.join(absent[:5])}" + (", ..." if len(absent) > 5 else "") if absent else ""
         text = f"{part.file}: {counted(part.images, 'image')}, {counted(objects, 'object')}{note}"
         console.print(text, markup=False, highlight=False)
 

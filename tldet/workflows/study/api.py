@@ -1,4 +1,4 @@
-"""``tldet study``: every kind of study as one function."""
+"""``tldet.study``: one function for all kinds of studies."""
 
 from __future__ import annotations
 

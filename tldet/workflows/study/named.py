@@ -20,22 +20,22 @@ from tldet.workflows.training.request import FinetuneRequest, RecipeOptions, Tra
 from tldet.workflows.training.run_options import SettingsOptions
 from tldet.workflows.training.schema import checked_settings
 
-_EQUAL = ("patience", "cfg_options")  # options that a variant cannot have; config keys are given without cfg_options
+_EQUAL = ("patience", "cfg_options")  # options that variants must not set; config keys are given directly
 _QUOTES = ("'", '"')
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 FORM = "NAME=KEY=VALUE[,KEY=VALUE...]"
 
 
 def named_variants(texts: Sequence[str], model: str) -> dict[str, Variant]:
-    """Read variants such as ``large=model=fcos_r50,lr=0.001``; a name alone is the recipe without changes.
+    """Parse variants such as ``large=model=fcos_r50,lr=0.001``; a name alone is the recipe without changes.
 
     Args:
-        texts: the variants. A key is an option of ``tldet finetune`` or a config key with a dot.
+        texts: the variants. A key is an option of ``tldet finetune``, or a config key, which contains a dot.
         model: recipe of variants without ``model``.
 
     Raises:
-        ConfigError: a text has another form, a key is unknown or the same for all runs, or two variants are equal or
-            cannot be compared.
+        ConfigError: a text has another form, a key is unknown or set by the study, or two variants are equal or not
+            comparable.
     """
     variants: dict[str, Variant] = {}
     for text in texts:
@@ -46,7 +46,7 @@ def named_variants(texts: Sequence[str], model: str) -> dict[str, Variant]:
             raise ConfigError(f"{text!r}: {name} is given twice")
         variants[name] = _variant(name, settings)
         if other := next((one for one, it in variants.items() if one != name and it == variants[name]), None):
-            raise ConfigError(f"{text!r}: has the same settings as {other!r}; leave out one of them")
+            raise ConfigError(f"{text!r} has the same settings as variant {other!r}; remove one of them")
     if len(variants) < 2:
         raise ConfigError(f"study variants {' '.join(texts)}: give two or more variants to compare")
     _refuse_other_tasks({name: str(variant.call.get("model", model)) for name, variant in variants.items()})
@@ -66,7 +66,10 @@ def _variant(name: str, text: str) -> Variant:
         if "." in key:
             config.append(f"{key}={value}")
         elif one is None:
-            raise ConfigError(f"variant {name}: {key}: no such option of finetune; {nearest(key, known)}")
+            near = nearest(key, [one.replace("_", "-") for one in known])
+            raise ConfigError(
+                f"variant {name}: {key}: neither an option of tldet finetune nor a config key like optimizer.lr; {near}"
+            )
         else:
             checked = _value(name, key, one, value)
             controls += one.sets
@@ -90,7 +93,7 @@ def _pairs(name: str, text: str) -> list[tuple[str, str]]:
 
 
 def _split(text: str) -> list[str]:
-    """Split a text at the commas outside brackets and quotes."""
+    """Split a text at commas outside of brackets and quotes."""
     parts, closing = [""], ""
     for char in text:
         if not closing and char == ",":
@@ -125,7 +128,7 @@ def _value(name: str, key: str, one: Option, text: str) -> Any:
 
 
 def _refuse_other_tasks(models: Mapping[str, str]) -> None:
-    """Reject recipes that are evaluated on other data, or by AP of masks where others are by AP of boxes.
+    """Reject recipes with different datasets, and combinations of box and mask detectors.
 
     Raises:
         ConfigError: a recipe is unknown or not comparable.
@@ -138,7 +141,7 @@ def _refuse_other_tasks(models: Mapping[str, str]) -> None:
             raise ConfigError(f"variant {name}: recipe {models[name]} has its own dataset; give it as --model")
         if masks[name] != masks[first]:
             one, other = (first, name) if masks[name] else (name, first)
-            raise ConfigError(f"variants {one} and {other}: AP of boxes and AP of masks cannot be compared")
+            raise ConfigError(f"variants {one} and {other}: box AP and mask AP cannot be compared")
 
 
 def check_jobs(jobs: Sequence[Job]) -> None:

@@ -105,8 +105,9 @@ class VariantStudyRequest(StudyRequest):
     """Arguments of ``tldet study variants``."""
 
     variants: Sequence[str] = option(
-        "two or more variants NAME=KEY=VALUE[,KEY=VALUE...], the first one is the reference; a key is an option of "
-        "tldet finetune (model, input-size, lr, augment, batch-size, ...) or a config key; NAME alone is the recipe",
+        "two or more variants NAME=KEY=VALUE[,KEY=VALUE...]; a key is an option of tldet finetune (model, input-size, "
+        "lr, augment, batch-size, ...) or a config key such as optimizer.weight_decay, and NAME alone is the recipe "
+        "without changes; all variants are compared with the first one (or the one named finetuned)",
         default=REQUIRED,
         metavar="VARIANT",
         many=True,

@@ -93,7 +93,7 @@ def refuse_without_timing(variants: Mapping[str, Variant], minutes: float | None
         if minutes is not None and variant.timed_by is not None and variant.timed_by not in variants:
             raise ConfigError(
                 f"--variants {name}: --minutes needs variant {variant.timed_by!r} to determine the number of steps, "
-                f"because the first steps of {name!r} are faster than later ones; add {variant.timed_by!r}, or give "
+                f"because the first steps of {name!r} are faster than later ones; add {variant.timed_by!r}, or use "
                 "--steps"
             )
 

@@ -1,4 +1,4 @@
-"""Training transforms of ``--augment``: presets, names and calls, and the preset that ``auto`` chooses."""
+"""Parsing of ``--augment``: presets, transform names and calls, and the choice of a preset by ``auto``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from tldet.workflows.training.run_options import Length
 Steps = list[dict[str, Any]]
 Augment = Sequence[str | Mapping[str, Any]]
 AUTO = ["auto"]
-# Passes over the images from which a preset is chosen. Strong augmentation pays in long runs only: in short ones the
-# model has not yet fitted the images as they are (Ghiasi et al. 2021, figure 1).
+# Smallest number of passes over the images for each preset. Strong augmentation helps in long runs only: short runs do
+# not even fit the images without augmentation (Ghiasi et al. 2021, figure 1).
 STANDARD_FROM, STRONG_FROM = 10, 80
-# Images per second of a run in minutes, a rough estimate: the limits above are a factor of 8 apart.
+# Images per second, to estimate the passes of a run whose length is given in minutes. A rough estimate is sufficient,
+# because the limits above differ by a factor of 8.
 RATES = {("cpu", "small"): 8.0, ("cpu", "large"): 1.0, ("gpu", "small"): 100.0, ("gpu", "large"): 30.0}
 
 
@@ -26,11 +27,11 @@ def parse_transforms(listed: Augment, *, masks: bool = False) -> Steps:
     """Read transforms: dicts, names, calls such as ``ColorJitter(p=0.3)``, or one preset.
 
     Args:
-        listed: the transforms. Those of a preset stand in its place.
-        masks: the samples have masks.
+        listed: the transforms; a preset is replaced by its transforms.
+        masks: True if the samples have masks.
 
     Raises:
-        ConfigError: a text has another form, or there are two presets.
+        ConfigError: an entry has another form, or there are two presets.
     """
     named = [one for one in listed if isinstance(one, str) and one in (*PRESETS, *AUTO)]
     alone = {"none", *AUTO} & set(named)
@@ -56,18 +57,20 @@ def _parse(text: str) -> dict[str, Any]:
             return {"type": ast.unparse(node)}
     except (SyntaxError, ValueError):
         pass
-    raise ConfigError(f"--augment {text}: give a name such as HorizontalFlip, or a call such as 'ColorJitter(p=0.3)'")
+    raise ConfigError(
+        f"--augment {text}: must be a preset, a name such as HorizontalFlip, or a call such as 'ColorJitter(p=0.3)'"
+    )
 
 
 def choose_preset(images: int, batch: int, length: Length, *, fast: bool, small: bool) -> tuple[str, str]:
-    """Choose a preset by the number of times that a run sees each image; return it with a log line.
+    """Choose a preset by the number of passes over the images; return it with a log line.
 
     Args:
         images: number of training images.
         batch: images per step.
         length: length of the run.
-        fast: the run uses a GPU.
-        small: the recipe is a small one.
+        fast: True if the run uses a GPU.
+        small: True for a recipe with a small backbone.
     """
     if length.unit == "epochs":
         passes = length.value

@@ -1,4 +1,4 @@
-"""Problems of the annotations of a run: the fast checks of ``tldet check``, on the parsed annotations."""
+"""Problems of the annotations of a training run, found by the fast checks of ``tldet check``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ log = logging.getLogger(__name__)
 
 
 def log_problems(train: AnyDataset, val: AnyDataset | None) -> None:
-    """Log a warning for each kind of problem, with the first place."""
+    """Log a warning for each kind of problem, with the first occurrence."""
     groups: defaultdict[tuple[str, str], list[Finding]] = defaultdict(list)
     for finding in _problems(train, val):
         groups[finding.file, finding.code].append(finding)
     for (file, code), found in groups.items():
         more = f" (and {len(found) - 1:,} more)" if len(found) > 1 else ""
-        place = "" if found[0].annotation is None else f"annotation id {found[0].annotation} "
+        place = "" if found[0].annotation is None else f"annotation id {found[0].annotation}: "
         log.warning("%s: %s: %s%s%s; see tldet check", file, CODES[code][1], place, found[0].message, more)
 
 

@@ -126,17 +126,17 @@ def _log(report: LoadReport) -> None:
 def check_initial(
     weights: str | Path | None, scratch: bool, backbone: str | None, init_from: str | Path | None
 ) -> None:
-    """Reject options of initial weights that exclude each other.
+    """Reject options of initial weights that cannot be combined.
 
     Raises:
         TrainingError: more than one is given.
     """
     if scratch and init_from is not None:
-        raise TrainingError("--scratch and --init-from exclude each other")
+        raise TrainingError("--scratch and --init-from cannot be combined")
     given = {"--scratch": scratch, "--init-from": init_from is not None, "--backbone": weights == "coco" and backbone}
     other = next((name for name, there in given.items() if there), None)
     if weights is not None and other:
-        raise TrainingError(f"--weights {weights} and {other} exclude each other")
+        raise TrainingError(f"--weights {weights} and {other} cannot be combined")
 
 
 OF_WEIGHTS: dict[str, tuple[Any, ...]] = {  # config keys that need pretrained weights, with their neutral values
@@ -181,7 +181,7 @@ def check_scratch(config: Config) -> None:
     if found := _of_weights(config.data):
         key, value = next(iter(found.items()))
         raise TrainingError(
-            f"--scratch and {key}={value!r} exclude each other: the initial weights are random; leave one of them out"
+            f"--scratch and {key}={value!r} cannot be combined: the initial weights are random; leave one of them out"
         )
 
 

@@ -129,7 +129,7 @@ class TransferOptions(MatchOptions):
         given = self.given()
         named = [name for name in (one.replace("_", "-") for one in options(TransferOptions)) if name in given]
         if named:
-            raise TrainingError(f"--scratch and --{named[0]} exclude each other: it needs pretrained weights")
+            raise TrainingError(f"--scratch and --{named[0]} cannot be combined: it needs pretrained weights")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,8 +157,9 @@ class RecipeOptions(Request):
     )
     scratch: bool = option("train from random initial weights", bool)
     weights: str | Path | None = option(
-        "initial weights: 'coco' (the recipe's published COCO weights), a detector checkpoint (tldet, MMDetection or "
-        "torchvision; classifier weights are copied by class name) or a backbone file (default: ImageNet backbone)",
+        "initial weights: 'coco' (the recipe's published COCO weights), a detector checkpoint (tldet, MMDetection, "
+        "torchvision, D-FINE or RT-DETRv2; classifier weights are copied by class name) or a backbone file (default: "
+        "ImageNet backbone)",
         metavar="W",
         sets=["model.weights.source"],
         exclusive="initial weights",

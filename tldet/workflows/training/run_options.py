@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tldet.data.formats.source import SourceOptions
 
 SETTINGS_TITLE = "training settings (default: those of the recipe or config)"
+LENGTH_TITLE = "training length"
 Unit = Literal["epochs", "minutes", "steps"]
 UNITS: tuple[Unit, ...] = ("epochs", "minutes", "steps")
 
@@ -65,6 +66,7 @@ def epochs_option(length: str) -> Any:
         interval=COUNT,
         sets=["schedule.epochs"],
         exclusive="length",
+        group=LENGTH_TITLE,
     )
 
 
@@ -80,6 +82,7 @@ class LengthOptions(Request):
         interval=ABOVE_0,
         sets=["schedule.minutes"],
         exclusive="length",
+        group=LENGTH_TITLE,
     )
     steps: int | None = option(
         "number of training steps (0: evaluate the initial weights)",
@@ -88,13 +91,14 @@ class LengthOptions(Request):
         interval=FROM_0,
         sets=["schedule.steps"],
         exclusive="length",
+        group=LENGTH_TITLE,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         given = [flag(unit) for unit in UNITS if getattr(self, unit) is not None]
         if len(given) > 1:
-            raise ConfigError(f"{given[0]} and {given[1]} exclude each other")
+            raise ConfigError(f"{given[0]} and {given[1]} cannot be combined")
 
     @property
     def length(self) -> Length | None:
@@ -108,7 +112,7 @@ class BadImageOption(Request):
     """Option for images that cannot be used."""
 
     on_bad_image: str | None = option(
-        "if images are missing, unreadable, truncated or of another size than in the JSON: stop before training "
+        "if images are missing, unreadable, truncated, or differ in size from the JSON: stop before training "
         "(error, default), or report and skip them (skip)",
         choices=["error", "skip"],
         sets=[f"data.{split}.on_bad_image" for split in SPLITS],

@@ -1,7 +1,7 @@
-"""D-FINE, DEIM and RT-DETRv2 in our key names.
+"""Translation of state dicts of D-FINE, DEIM and RT-DETRv2 to tldet's key names.
 
-Three namings are understood: that of the authors' repositories (Peterande/D-FINE, DEIM, lyuwenyu/RT-DETR), and the
-older and the newer one of transformers (``encoder.encoder`` and ``fc1`` until 4.57, ``aifi`` and ``mlp`` in 5.x).
+Three naming schemes are supported: that of the authors' repositories (Peterande/D-FINE, DEIM, lyuwenyu/RT-DETR), and
+the older and the newer one of transformers (``encoder.encoder`` and ``fc1`` until 4.57, ``aifi`` and ``mlp`` in 5.x).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ _TRANSFORMER = (  # parts of a transformer layer
     (r"\.mlp\.layers\.1\.", ".linear2."),
 )
 CONSTANTS = re.compile(r"(^|\.)(anchors|valid_mask|num_points_scale|n_points_scale|integral\.project|project)$")
-OUTPUTS = ("class_embed.", "bbox_embed.")  # that transformers also stores outside of its ``model.``
+OUTPUTS = ("class_embed.", "bbox_embed.")  # prefixes that transformers also stores outside of ``model.``
 _JOINED = re.compile(r"\.self_attn\.in_proj_(weight|bias)$")
 _SEPARATE = re.compile(r"\.self_attn\.([qkv])_proj\.(weight|bias)$")
 _STEM = {"0": ("0", "1"), "1": ("3", "4")}  # convolution and norm of ResNet-D's stem in timm
@@ -91,7 +91,7 @@ _BACKBONES = {
     "rtdetrv2_r34": "resnet34d",
     "rtdetrv2_r101": "resnet101d",
 }
-# RT-DETR's by blocks of the third stage, bottlenecks, and the hidden width of the encoder's blocks.
+# RT-DETR's sizes by the number of blocks in the third stage, bottleneck blocks, and hidden width of the encoder blocks.
 _RTDETR_SIZES = {
     (2, False, 128): "r18",
     (6, False, 128): "r34",
@@ -102,7 +102,7 @@ _RTDETR_SIZES = {
 
 
 def from_dfine(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a state dict of one of these detectors; queries and keys of self-attention become one matrix."""
+    """Rename the keys of a state dict, and join the query and key weights of self-attention."""
     renamed: dict[str, Tensor] = {}
     for key, value in state.items():
         if not CONSTANTS.search(key):
@@ -132,7 +132,7 @@ def _backbone(key: str) -> str:
 
 
 def _resnet(key: str) -> str:
-    """Rename a tensor of ResNet-D, with either naming, to timm's."""
+    """Rename a tensor of ResNet-D from any of the naming schemes to timm's."""
     key = key.replace(".convolution.", ".conv.").replace(".normalization.", ".norm.")
     stem = re.match(r"^backbone\.(?:conv1\.conv1_(\d)|model\.embedder\.embedder\.(\d))\.(conv|norm)\.(\w+)$", key)
     if stem:
@@ -153,7 +153,7 @@ def _resnet(key: str) -> str:
 
 
 def _first(key: str, renames: Iterable[tuple[str, str]]) -> str:
-    """Apply the first pattern that fits."""
+    """Apply the first pattern that matches."""
     for pattern, ours in renames:
         key, done = re.subn(pattern, ours, key)
         if done:
@@ -169,7 +169,7 @@ def _each(key: str, renames: Iterable[tuple[str, str]]) -> str:
 
 
 def _attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Join queries and keys of self-attention in one layer; values are another."""
+    """Join the query and key weights of self-attention in one layer, and keep the value weights in another."""
     found: dict[str, Tensor] = {}
     for key, value in state.items():
         if joined := _JOINED.search(key):
@@ -188,7 +188,7 @@ def _attention(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def dfine_case(state: Mapping[str, Tensor]) -> str | None:
-    """Return the size of a D-FINE or RT-DETR by its widths and depths."""
+    """Return the model name of a D-FINE or RT-DETRv2, such as ``dfine_s``, by widths and depths; None if unknown."""
     layers = {found[1] for key in state if (found := _DECODER_LAYER.match(key))}
     encoder, decoder = (_columns(state, name) for name in (_LATERAL, _SAMPLING))
     if any("reg_scale" in key or "lqe_layers" in key for key in state):
@@ -202,13 +202,13 @@ def dfine_case(state: Mapping[str, Tensor]) -> str | None:
 
 
 def _columns(state: Mapping[str, Tensor], name: re.Pattern[str]) -> int:
-    """Return the input channels of the first layer whose weight has such a name; 0 without one."""
+    """Return the input channels of the first weight whose name matches; 0 if there is none."""
     found = next((value for key, value in state.items() if name.match(key)), None)
     return 0 if found is None or found.ndim < 2 else int(found.shape[1])
 
 
 def dfine_backbone(case: str | None) -> str | None:
-    """Return timm's name of the backbone of a size."""
+    """Return timm's name of the backbone of a model; None if unknown."""
     return _BACKBONES.get(case or "")
 
 

@@ -1,4 +1,4 @@
-"""Annotations of COCO's size and ten times that: reading, reopening from the cache, memory of loader processes."""
+"""Annotations of COCO's size and with 10 million objects: reading, reopening from the cache, memory of workers."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 MANY_IMAGES, QUICK_MANY = 1_380_000, 4_000  # 10 million objects
 WORKERS = 4
-EPOCH = 118_287  # images that the loader processes read at most
+EPOCH = 118_287  # largest number of images that the loader processes read
 ROUNDS = 3
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A value of tldet, and of pycocotools where it is measured too; ``unit`` is "s" or "MB"."""
+    """A measured value of tldet and, if measured, of pycocotools; ``unit`` is "s" or "MB"."""
 
     data: str
     name: str
@@ -37,7 +37,7 @@ class Figure:
 
 @dataclass
 class Sizes(Suite):
-    """Suite with figures instead of rows."""
+    """Suite whose results are figures."""
 
     figures: list[Figure] = field(default_factory=list)
 
@@ -49,7 +49,7 @@ class Sizes(Suite):
         """Return the table of figures."""
         from rich.table import Table
 
-        shown = Table(title=f"{self.name}: medians; ratio: pycocotools to tldet", box=None, padding=(0, 1))
+        shown = Table(title=f"{self.name}: medians; ratio: pycocotools / tldet", box=None, padding=(0, 1))
         for heading in ("annotations", "figure", "tldet", "pycocotools", "ratio"):
             shown.add_column(heading, justify="left" if heading in ("annotations", "figure") else "right")
         shown_data = ""
@@ -61,13 +61,14 @@ class Sizes(Suite):
 
     def notes(self) -> list[str]:
         """Return the lines below the table."""
-        peak = "peak memory: of a process, with its imports; both sides read in turns, each in a new process"
-        private = f"private memory: of the dataset in each of {WORKERS} spawned processes, the largest"
-        return [peak, private, *super().notes()]
+        peak = "peak memory: of the whole process, imports included; both libraries alternate, each in a new process"
+        cache = "reopening: compared with reading the file again with pycocotools, which has no cache"
+        private = f"private memory: of the dataset in a loader process, the largest of {WORKERS} processes"
+        return [peak, cache, private, *super().notes()]
 
 
 def run(bench: Bench) -> Suite:
-    """Measure both sizes; pycocotools reads the smaller one only."""
+    """Measure both sizes; pycocotools reads the smaller file only."""
     suite = Sizes("size")
     for images, peer in ((IMAGES, True), (MANY_IMAGES, False)):
         count = images if not bench.quick else QUICK_IMAGES if peer else QUICK_MANY
@@ -98,8 +99,9 @@ def _figures(bench: Bench, images: int, *, peer: bool) -> Iterator[Figure]:
     if sys.platform == "linux":
         bench.show(f"{images:,} images: {WORKERS} loader processes")
         held = _loader_processes(path, cache)
-        yield Figure(data, "private memory at the start", "MB", max(one["start"] for one in held))
-        yield Figure(data, "private memory after an epoch", "MB", max(one["end"] for one in held))
+        yield Figure(data, "private memory after opening", "MB", max(one["start"] for one in held))
+        name = f"private memory after reading {min(images, EPOCH):,} images"
+        yield Figure(data, name, "MB", max(one["end"] for one in held))
     path.unlink()
 
 
@@ -114,7 +116,7 @@ def _loader_processes(path: Path, cache: Path) -> list[dict[str, float]]:
 
 
 def loading(path: str, worker: int) -> dict[str, float]:
-    """Read every object of the worker's images, segmentations too; return the private memory of the dataset in MB."""
+    """Read all objects of the worker's images, with segmentations; return the private memory of the dataset in MB."""
     from tldet.data.index import AnnotationIndex
 
     before = _private_mb()

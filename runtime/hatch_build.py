@@ -1,4 +1,4 @@
-"""Build of tldet-runtime: its package ``tldet_runtime`` is the folder ``tldet/runtime`` of the repository."""
+"""Build hook of tldet-runtime, which packages the folder ``tldet/runtime`` as ``tldet_runtime``."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ HERE = Path(__file__).resolve().parent
 
 
 def source() -> Path:
-    """Return the folder of the package: in a source distribution, or in the repository."""
+    """Return the folder with the package: that of a source distribution, or ``tldet/runtime`` in the repository."""
     inside = HERE / "tldet_runtime"
     return inside if inside.is_dir() else HERE.parent / "tldet" / "runtime"
 
 
 def version() -> str:
-    """Return the version that the package states."""
+    """Return ``__version__`` of the package."""
     found = re.search(r'^__version__ = "(.+)"$', (source() / "__init__.py").read_text(encoding="utf-8"), re.MULTILINE)
     assert found is not None
     return found[1]
 
 
 class CustomBuildHook(BuildHookInterface):
-    """Add the package, and the marker of its type hints, to the wheel and to the source distribution."""
+    """Add the package, with ``py.typed``, to the wheel and to the source distribution."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002
-        """Name the files of the package."""
+        """Include the files of the package."""
         for path in source().glob("*"):
             if path.suffix == ".py" or path.name == "py.typed":
                 build_data["force_include"][str(path)] = f"tldet_runtime/{path.name}"

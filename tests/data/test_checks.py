@@ -85,7 +85,7 @@ def test_files_that_are_cut_off(tmp_path: Path, ending: str) -> None:
     fault = check_file(3, path, Limits(stated=(HEIGHT, WIDTH))).fault
     assert fault is not None
     assert fault.position == 3
-    assert ("breaks off" if ending == "jpg" else "not a readable image") in fault.problem
+    assert ("truncated" if ending == "jpg" else "not a readable image") in fault.problem
 
 
 def with_thumbnail(path: Path) -> bytes:

@@ -75,7 +75,7 @@ UNREADABLE = {
     "not an image that OpenCV can read": b"words",
     "is not an image that": encoded(SMOOTH, "PNG")[:-100],
     "is an empty file": b"",
-    "breaks off before its end": encoded(SMOOTH, "JPEG")[:-300],
+    "is a truncated JPEG": encoded(SMOOTH, "JPEG")[:-300],
 }
 
 

@@ -241,10 +241,10 @@ def test_providers_of_a_device(device: str, given: list[str] | None, expected: l
 @pytest.mark.parametrize(
     ("device", "given", "message"),
     [
-        ("cuda", None, "this ONNX Runtime has no CUDA: pip install onnxruntime-gpu"),
+        ("cuda", None, "the installed ONNX Runtime has no CUDA support; pip install onnxruntime-gpu"),
         ("gpu", None, "must be auto, cpu, cuda or cuda:N"),
-        ("auto", ["X"], "provider X: this ONNX Runtime has CPUExecutionProvider"),
-        ("auto", [], "provider none: this ONNX Runtime has"),
+        ("auto", ["X"], "providers: X is not available; ONNX Runtime has CPUExecutionProvider"),
+        ("auto", [], "providers: give at least one; ONNX Runtime has"),
         ("cpu", [CPU], "give either a device or providers"),
     ],
 )

@@ -135,7 +135,7 @@ def test_a_broken_image_is_named(folder: Path, tmp_path: Path, capsys: pytest.Ca
     victim.write_bytes(victim.read_bytes()[:900])
     line = message(capsys, finetune(folder, tmp_path / "o", "--cfg-options", "data.loader.batch_size=16"))
     assert str(victim) in line
-    assert "breaks off" in line
+    assert "truncated" in line
 
 
 def test_configs(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

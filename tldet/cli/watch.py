@@ -11,7 +11,7 @@ from tldet.workflows.watch.request import WatchRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "follow a training run in the terminal"
+SUMMARY = "monitor a training run in the terminal"
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -1,8 +1,9 @@
-"""Reading of a COCO JSON: its annotations in blocks, its images and categories afterwards.
+"""Reading of a COCO JSON: annotations in blocks, then images and categories.
 
-The text of a file is never held as a whole: annotations are decoded while the file is read. A block ends between two
-records, at ``}, {``. If such a place lies inside a record, the text before it is not a complete list and cannot be
-decoded; an earlier place is tried. For peculiarities such as NaN or UTF-16, Python's parser reads the whole file.
+Annotations are decoded while the file is read, so that their text is not held in memory as a whole. A block ends
+between two records, at ``}, {``. If this position is inside a record, the text before it is not a complete list and
+cannot be decoded; an earlier position is tried. A file that cannot be decoded in this way (with NaN, in UTF-16, ...) is
+read as a whole by Python's parser.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ from tldet.coco.variants import convert_document
 from tldet.errors import DataError
 from tldet.system.inputs import require_file
 
-TWICE = "occurs twice"  # in the message about a repeated key
-BLOCK_BYTES = 1 << 20  # read at a time
+TWICE = "occurs twice"  # part of the message about a repeated key
+BLOCK_BYTES = 1 << 20  # bytes read at a time
 _LISTS = ("images", "annotations", "categories")
 _START = re.compile(rb'"annotations"\s*:\s*\[')
 _LONGEST_START = 1024  # bytes of a match of _START that may be split between two reads
 _BETWEEN = re.compile(rb"\},\s*(?=\{)")
-_TRIES = 8  # places between two objects that may lie inside a record
-_MOST_ENDS = 64  # ends of objects in the last record of a block, such as those of RLEs
+_TRIES = 8  # positions tried as the end of a block
+_MOST_ENDS = 64  # ends of objects searched for such positions; the last record may contain some, such as RLEs
 _FAILED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class _Part(msgspec.Struct):
-    """The lists in a part of the document."""
+    """Lists in a part of a document."""
 
     images: list[Image] | UnsetType = UNSET
     annotations: list[Annotation] | UnsetType = UNSET
@@ -58,10 +59,10 @@ class DocumentReader:
     Attributes:
         images: the images; empty until all blocks are read.
         categories: the categories; empty until all blocks are read.
-        listed: False if the document has no list of annotations; known when all blocks are read.
+        listed: False if the document has no list of annotations; valid once all blocks are read.
 
     Raises:
-        DataError: while blocks are read: the file cannot be read, or a record is invalid; the message names it.
+        DataError: in iteration, if the file cannot be read or a record is invalid; the message names it.
     """
 
     def __init__(self, source: CocoSource, name: str) -> None:
@@ -169,7 +170,7 @@ def _decode_blocks(file: BinaryIO, text: bytes) -> Generator[list[Annotation], N
 
 
 def _places(text: bytes, start: int) -> Iterator[re.Match[bytes]]:
-    """Yield the places between two objects at or after ``start``, beginning with the last."""
+    """Yield the positions between two objects at or after ``start``, the last one first."""
     end = len(text)
     for _ in range(_MOST_ENDS):
         end = text.rfind(b"},", start, end)
@@ -197,7 +198,7 @@ def _count(text: bytes, key: str) -> int:
 
 
 def _top_keys(content: bytes) -> list[str]:
-    """Return the keys of the outermost object, repeated ones too."""
+    """Return the keys of the outermost object, including repeated ones."""
     keys: list[str] = []
 
     def remember(pairs: list[tuple[str, Any]]) -> None:  # the outermost object is the last one

@@ -1,8 +1,8 @@
-"""The reader of COCO JSON: one set of rules for training, validation, evaluation and merging.
+"""Reader of COCO JSON, with the same rules for training, validation, evaluation and merging.
 
 Every ``image_id`` and ``category_id`` must exist; image and category ids must be unique. Missing, repeated and
 non-integer annotation ids are replaced, since nothing refers to them. A missing bbox is derived from the segmentation.
-Roboflow's unused supercategory entry is dropped. :attr:`Coco.notes` counts everything that was changed or left out.
+Roboflow's unused supercategory entry is dropped. :attr:`Coco.notes` counts all changed and dropped records.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tldet.coco.variants import NO_FLAG
 from tldet.errors import DataError
 from tldet.structures.image import Size
 
-MOST_CATEGORIES = 20_000  # evaluation takes 97 kB for each, a classifier thousands of weights
+MOST_CATEGORIES = 20_000  # each takes 97 kB in evaluation, and thousands of classifier weights
 _NO_BOX = [math.nan] * 4
 _MISSING_COLUMN = 4  # position of the column of missing boxes in _columns
 Write = Callable[[bytes], object]
@@ -48,7 +48,7 @@ class Objects:
         crowd: (A,) bool; False for an annotation without ``iscrowd``.
         flagged: (A,) bool, True for an annotation with ``iscrowd``.
         areas: (A,) float64; NaN for an annotation without a positive area.
-        spans: (F + 1,) int64, start of each segmentation's JSON text, and the end, for the F annotations in the file.
+        spans: (F + 1,) int64, start in ``text`` of the segmentations of the F annotations in the file, and its length.
         text: the JSON texts of all segmentations in the file, concatenated; empty if they were not kept.
     """
 
@@ -66,7 +66,7 @@ class Objects:
     text: bytes | bytearray
 
     def take(self, rows: NDArray[np.int64]) -> Objects:
-        """Return the annotations of some rows, in the order of ``rows``."""
+        """Return the annotations at ``rows``, in this order."""
         columns = [field.name for field in fields(self) if field.name not in ("spans", "text")]
         return replace(self, **{name: getattr(self, name)[rows] for name in columns})
 
@@ -89,7 +89,7 @@ class Coco:
         categories: the categories, without ``unused``.
         unused: the dropped supercategory entry, if any.
         objects: the annotations.
-        notes: messages that count left out or changed records.
+        notes: messages that count changed and dropped records.
     """
 
     images: list[Image]
@@ -116,7 +116,7 @@ def read_coco(
         source: the file, or Python values of the same layout.
         name: name of the source in messages; None takes the path.
         segmentations: keep the text of the segmentations.
-        write: takes the text of the segmentations, part by part, instead of keeping it.
+        write: receives the text of the segmentations, part by part, which is then not kept.
 
     Raises:
         DataError: the file is invalid; the message names the file and the id of the annotation, image or category.
@@ -161,9 +161,9 @@ def drop_unused(categories: Sequence[Category], used: NDArray[np.int64]) -> tupl
 
 
 class _Columns(NamedTuple):
-    """Values of the annotations in the file, as stated; see :class:`Objects`.
+    """Unchanged values of the annotations in the file; see :class:`Objects`.
 
-    ``boxless`` holds the text of the segmentations of the annotations without a box, by row.
+    ``boxless`` maps the rows of annotations without a box to the text of their segmentations.
     """
 
     boxless: dict[int, bytes]
@@ -178,7 +178,7 @@ class _Columns(NamedTuple):
 
 
 def _read_columns(blocks: Iterable[list[Annotation]], name: str, write: Write | None) -> _Columns:
-    """Collect annotations into columns; ``write`` takes the text of the segmentations."""
+    """Collect annotations into columns; ``write`` receives the text of the segmentations."""
     parts, boxless, count = [_columns(name, [], 0)], dict[int, bytes](), 0
     for block in blocks:
         parts.append(_columns(name, block, count))
@@ -191,7 +191,7 @@ def _read_columns(blocks: Iterable[list[Annotation]], name: str, write: Write | 
 
 
 def _make_objects(name: str, columns: _Columns, reader: DocumentReader) -> tuple[Objects, list[str]]:
-    """Check the columns, with notes on annotations that were changed or left out.
+    """Check the columns; also return notes on annotations that were changed or dropped.
 
     Raises:
         DataError: an annotation has an unknown image or category id, or no usable box.

@@ -1,4 +1,4 @@
-"""``TextTable``: a sequence of texts in two arrays, which processes can share without copies."""
+"""``TextTable``: a sequence of strings stored in two arrays, which processes can share without copies."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-_CHUNK = 4096  # texts decoded at a time
+_CHUNK = 4096  # strings decoded at a time in iteration
 
 
 class TextTable(Sequence[str]):
-    """Texts, decoded when they are needed.
+    """Sequence of strings that are decoded on access.
 
     Args:
-        text: (bytes,) uint8, all texts in UTF-8, concatenated.
-        spans: (N + 1,) int64, start of each text in ``text``, and the end.
+        text: (B,) uint8, the UTF-8 bytes of all strings, concatenated.
+        spans: (N + 1,) int64, offset of each string in ``text``, and B.
     """
 
     def __init__(self, text: NDArray[np.uint8], spans: NDArray[np.int64]) -> None:
@@ -42,7 +42,7 @@ class TextTable(Sequence[str]):
             return [self._text(position) for position in range(*key.indices(len(self)))]
         position = int(key) + len(self) if key < 0 else int(key)
         if not 0 <= position < len(self):
-            raise IndexError(f"{key} is not one of {len(self)} texts")
+            raise IndexError(f"index {key} is out of range for {len(self)} texts")
         return self._text(position)
 
     def __iter__(self) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Errors of each image at one score threshold."""
+"""Number of errors on each image at one score threshold."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tldet.evaluation.errors.images import image_counts, image_f1
 
 @dataclass(frozen=True)
 class PerImage:
-    """Counts of each of I images at an IoU of 0.5, matched as COCO does.
+    """Counts for each of I images, matched as in COCO evaluation at an IoU of 0.5.
 
     Attributes:
-        threshold: lowest score of a counted detection: that of the largest F1 of all classes and images together; 0 if
-            no detection matches an object.
+        threshold: score threshold, at or above which detections are counted: the one with the largest F1 over all
+            classes and images; 0 if no detection matches an object.
         image_ids: ids.
         file_names: file names, "" if unknown.
         objects: (I,) objects, without ignored regions.
-        detections: (I,) detections at or above the threshold, with those in ignored regions.
+        detections: (I,) detections at or above the threshold, including those in ignored regions.
         true_positives: (I,) detections that match an object of their class.
         false_positives: (I,) detections that match neither an object nor an ignored region.
-        misses: (I,) objects without a matching detection.
+        misses: (I,) objects without a matching detection at or above the threshold.
         f1: (I,) 2 TP / (2 TP + FP + misses); 1 for an image without objects, false positives and misses.
     """
 
@@ -45,7 +45,7 @@ def per_image(truth: GroundTruth, results: Results) -> PerImage:
 
     Args:
         truth: ground truth.
-        results: detections; at most 100 of a class on an image are used.
+        results: detections; at most 100 per class and image are used.
     """
     assigned = assign_error_types(truth, results)
     best = overall_curve(assigned).best()

@@ -1,7 +1,7 @@
-"""Exported detectors without torch: they need numpy, OpenCV, and ONNX Runtime or OpenVINO.
+"""Inference with exported detectors without torch: numpy, OpenCV, and ONNX Runtime or OpenVINO.
 
-The files of this folder are also the package ``tldet_runtime`` of the distribution tldet-runtime (see
-``runtime/pyproject.toml``). They import each other relatively, and nothing else of tldet.
+This folder is also distributed as the package ``tldet_runtime`` of tldet-runtime (see ``runtime/pyproject.toml``).
+Therefore its files use relative imports and import nothing else from tldet.
 """
 
 from __future__ import annotations

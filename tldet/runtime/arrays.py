@@ -16,7 +16,7 @@ from .image_types import ImageArray
 from .images import Bounds, Reduced
 
 Channels = Literal["rgb", "bgr"]
-_SLACK = 0.01  # by which interpolation may exceed the range 0..1 of float images
+_SLACK = 0.01  # tolerance beyond 0..1 in float images, for overshoot of interpolation
 _CONTENT = (bytes, bytearray, memoryview)
 
 
@@ -59,12 +59,12 @@ def rgb_array(array: NDArray[Any], channels: Channels, name: str, *, channels_fi
     Args:
         array: (H, W), (H, W, C) or (C, H, W) with 1 (gray), 2 (gray and alpha), 3 or 4 (color and alpha) channels.
             uint8; uint16, scaled by 1/257; float in 0..1; or bool. Alpha is composited over white.
-        channels: channel order of 3 and 4 channels.
+        channels: channel order of arrays with 3 or 4 channels.
         name: name of the image in messages.
         channels_first: if the shape fits both layouts, it is (C, H, W).
 
     Raises:
-        DataError: the values are not in the range of the type; :class:`NotAnImage` for other shapes and types.
+        DataError: float values are outside 0..1; :class:`NotAnImage` for other shapes and types.
     """
     pixels = _to_uint8(_last_channels(array, channels_first, name), name)
     count = pixels.shape[2]

@@ -25,7 +25,7 @@ SUMMARY = "detect objects on images with a detector exported by tldet, without t
 
 
 def run_command(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit code: 0, or 2 for bad input."""
+    """Run the command; return the exit code: 0, 2 for invalid input, or 130 after Ctrl-C."""
     args = command_parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):  # escape characters that the terminal's encoding lacks
         if isinstance(stream, io.TextIOWrapper):
@@ -43,20 +43,23 @@ def command_parser() -> ArgumentParser:
     """Return the parser of the arguments."""
     parser = ArgumentParser(prog="tldet-runtime", description=SUMMARY, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"tldet-runtime {__version__}")
-    parser.add_argument("file", metavar="FILE", help="an .onnx or .xml (OpenVINO) file of tldet export")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="images, folders or globs")
-    parser.add_argument("--json", metavar="FILE", help="output file, COCO results JSON; - is standard output")
+    parser.add_argument("file", metavar="FILE", help="exported detector, .onnx or .xml (OpenVINO)")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="image files, folders (searched recursively) or globs"
+    )
+    parser.add_argument("--json", metavar="FILE", help="output file, COCO results JSON (-: standard output)")
     parser.add_argument("--draw", metavar="DIR", help="output directory for images with drawn detections")
-    text = f"score threshold (default: those stored in the file, else {SCORE})"
+    text = f"score threshold (default: the thresholds stored in the file, else {SCORE})"
     parser.add_argument("--score", type=_probability, metavar="T", help=text)
     text = "largest number of images per batch (default: 4)"
     parser.add_argument("--batch-size", type=_count, default=4, metavar="N", help=text)
-    text = "cpu, cuda, cuda:1 for ONNX; cpu, gpu, npu for OpenVINO (default: auto)"
+    text = "ONNX: cpu, cuda or cuda:N; OpenVINO: cpu, gpu or npu (default: auto)"
     parser.add_argument("--device", default="auto", metavar="D", help=text)
-    text = "execution providers of ONNX Runtime in the order of preference, instead of --device"
+    text = "ONNX Runtime execution providers in order of preference, instead of --device"
     parser.add_argument("--providers", nargs="+", metavar="NAME", help=text)
-    parser.add_argument("--threads", type=_count, metavar="N", help="threads of the runtime (default: its own choice)")
-    text = "precision in which OpenVINO computes (default: fp32)"
+    text = "number of CPU threads (default: chosen by the runtime)"
+    parser.add_argument("--threads", type=_count, metavar="N", help=text)
+    text = "inference precision of OpenVINO (default: fp32)"
     parser.add_argument("--precision", default="auto", choices=["auto", "fp32", "bf16", "fp16"], help=text)
     return parser
 
@@ -82,7 +85,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 def named_images(given: Sequence[str]) -> list[str]:
-    """Return the images of paths, folders (with their subfolders, by extension) and globs, each once and in order.
+    """List the image files of paths, folders (searched recursively, by extension) and globs, without duplicates.
 
     Raises:
         DataError: an argument matches nothing.
@@ -99,7 +102,7 @@ def named_images(given: Sequence[str]) -> list[str]:
         else:
             matched = [Path(path).as_posix() for path in sorted(glob.glob(one, recursive=True)) if is_file(path)]  # noqa: PTH207
         if not matched:
-            raise DataError(f"{one}: no such image, or a folder without images")
+            raise DataError(f"{one}: no such file, or a folder without images")
         found.update(dict.fromkeys(matched))
     return list(found)
 
@@ -119,7 +122,7 @@ class _Run:
         """Detect on all images and write the outputs; return the exit code.
 
         Raises:
-            DataError: no image can be read, or an output cannot be written or would replace an input.
+            DataError: no image can be read, an output cannot be written, or an output would overwrite an input.
         """
         self._check_outputs(images)
         for name, found in self.detector.stream(images, self.args.score, self.args.batch_size):
@@ -141,7 +144,7 @@ class _Run:
         return 0
 
     def _take(self, name: str, found: NumpyDetections) -> None:
-        """Print, draw and keep the detections of an image; image ids count from 1."""
+        """Print, record and draw the detections of an image; image ids start at 1."""
         self.images += 1
         self.detections += len(found)
         rows = zip(found.to_coco(self.images), found.names, strict=True)
@@ -153,7 +156,7 @@ class _Run:
             self._draw(name, found)
 
     def _check_outputs(self, images: Sequence[str]) -> None:
-        """Check that no output replaces an input, and that the JSON file can be written."""
+        """Check that no output overwrites an input, and that the JSON file can be written."""
         outputs = [self._place(name) for name in images] if self.args.draw else []
         if self.args.json and self.args.json != "-":
             outputs.append(Path(self.args.json))
@@ -165,7 +168,7 @@ class _Run:
             check_writable(Path(self.args.json))
 
     def _place(self, name: str) -> Path:
-        """Return the path of a drawn image: the name of the input, in a format that can be written."""
+        """Return the path of a drawn image: that of the input, with .png appended if the format cannot be written."""
         path = Path(name)
         parts = ["__" if part == ".." else part for part in path.relative_to(path.anchor).parts]
         place = Path(self.args.draw, *parts)

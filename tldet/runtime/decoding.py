@@ -1,4 +1,4 @@
-"""Decoding of all image formats with OpenCV; the pixels equal those that Pillow decodes."""
+"""Decoding of image files with OpenCV, to the same pixels as with Pillow."""
 
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ def decode_with_opencv(content: bytes, name: object, limits: Limits) -> tuple[Im
     """Decode the first frame of an image file; see :class:`~.images.ImageReader`.
 
     Raises:
-        DataError: the file is damaged, has a format or colors that OpenCV does not read, or its size violates the
-            limits.
+        DataError: the file is damaged, OpenCV does not support its format or colors, or its size violates the limits.
     """
     if size := size_of(content):
         limits.check(name, *size)
@@ -38,7 +37,7 @@ def decode_with_opencv(content: bytes, name: object, limits: Limits) -> tuple[Im
     frame = frame_of(content) if jpeg else None
     wrong = "CMYK colors" if frame and frame.components == 4 else unreadable(content)
     if wrong:
-        raise DataError(f"{name}: has {wrong}, which OpenCV does not read; convert it to RGB")
+        raise DataError(f"{name}: has {wrong}, which OpenCV does not decode correctly; convert it to RGB")
     plain = jpeg or (content.startswith(BMP) and not has_alpha_mask(content))  # JPEG is rotated by OpenCV
     try:
         flags = cv2.IMREAD_COLOR if plain else cv2.IMREAD_UNCHANGED
@@ -67,7 +66,7 @@ def _to_rgb(pixels: NDArray[Any], name: object) -> ImageArray:
 
 
 def gray_to_uint8(values: NDArray[np.uint16]) -> ImageArray:
-    """Scale 16 bits to 8, rounded."""
+    """Scale 16-bit values to 8 bits, rounded."""
     return np.asarray((values.astype(np.uint32) + 128) // 257, np.uint8)
 
 

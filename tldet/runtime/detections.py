@@ -22,7 +22,7 @@ class NumpyDetections:
     Attributes:
         boxes: (N, 4) float32 xyxy in pixels of the original image.
         scores: (N,) float32 in 0..1.
-        labels: (N,) int64, index into the class names.
+        labels: (N,) int64, indices into ``class_names``.
         class_names: name of each label.
         category_ids: category id of each label in the dataset.
         patches: masks on a grid in each box, as the detector predicts them; None for a box detector.
@@ -58,7 +58,7 @@ class NumpyDetections:
 
     @property
     def masks(self) -> NDArray[np.uint8] | None:
-        """Masks (N, H, W) uint8 of 0 and 1 at the size of the original image (N * H * W bytes), or None."""
+        """Masks (N, H, W) uint8, 0 or 1, at the size of the original image (N * H * W bytes); None without masks."""
         return None if self.patches is None else self.patches.dense()
 
     def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
@@ -74,7 +74,7 @@ class NumpyDetections:
 
         Args:
             image: the original image: a path, encoded content, or an (H, W, 3) uint8 RGB array.
-            scores: also write the scores.
+            scores: write the scores after the class names.
 
         Returns:
             (H, W, 3) uint8 RGB.

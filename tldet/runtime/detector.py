@@ -17,27 +17,28 @@ from .scores import ScoreSettings
 
 
 class _Input(NamedTuple):
-    """An image resized for the network, and the (height, width) of its file."""
+    """An image at the input size of the network, and the original (height, width)."""
 
     image: ImageArray
     original: Size
 
 
 class NumpyDetector:
-    """An exported detector that returns numpy arrays.
+    """Exported detector that returns numpy arrays.
 
     Args:
         path: an ``.onnx`` or ``.xml`` (OpenVINO) file of ``tldet export``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1`` for ONNX; ``auto``, ``cpu``, ``gpu``, ... for OpenVINO.
-        threads: threads of the runtime; None leaves the choice to it.
-        providers: execution providers of ONNX Runtime in the order of preference, instead of ``device``.
-        precision: precision in which OpenVINO computes: ``auto`` (fp32), ``fp32``, ``bf16`` or ``fp16``.
+        threads: number of CPU threads; None: chosen by the runtime.
+        providers: ONNX Runtime execution providers in order of preference, instead of ``device``.
+        precision: inference precision of OpenVINO: ``auto`` (fp32), ``fp32``, ``bf16`` or ``fp16``. ONNX files
+            compute in the precision of their export.
 
     Attributes:
         class_names: name of each label.
         category_ids: category id of each label in the dataset.
-        short: length of the short side to which images are resized.
-        long: largest length of the long side.
+        short: length in pixels to which the short side of an image is resized.
+        long: largest length of the long side in pixels.
 
     Raises:
         CheckpointError: the file is missing or not an exported detector.
@@ -72,8 +73,8 @@ class NumpyDetector:
             images: an image, or a list, iterator or (N, ...) array of images. An image is a path, encoded content
                 (bytes), or an array of shape (H, W), (H, W, C) or (C, H, W): gray, gray and alpha, RGB or RGBA, as
                 uint8, uint16, bool, or float in 0..1.
-            score: score threshold; None for those of the checkpoint, else 0.3. Detections below the threshold of the
-                head itself (``score_thr`` in its settings) are never returned.
+            score: score threshold; None: the thresholds stored in the file, else 0.3. Detections below ``score_thr`` of
+                the detection head are never returned.
             batch: largest number of images per batch.
             channels: channel order of arrays, ``rgb`` or ``bgr`` (as OpenCV reads them).
 
@@ -114,7 +115,7 @@ class NumpyDetector:
             yield from zip(group, self._detected(opened, score), strict=True)
 
     def resized(self, image: Reduced) -> ImageArray:
-        """Resize an image to the input size of the network, as in training."""
+        """Resize an image to the input size of the network, as in evaluation."""
         return resize_to(image.image, fitted_size(image.whole, self.short, self.long))
 
     def _opened(self, image: Any, channels: Channels, name: str) -> _Input | DataError:

@@ -14,7 +14,7 @@ from .label_places import place_labels
 from .masks import MaskWindow
 
 Color = tuple[int, int, int]
-# Okabe and Ito 2008, distinguishable with color blindness; further classes get lighter and darker shades.
+# Okabe and Ito 2008, distinguishable for color-blind people; further classes get lighter and darker shades.
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 TEXT_SIZE = 1 / 36  # em, relative to the short side of the image
 
@@ -37,16 +37,17 @@ def draw_objects(
     windows: Iterable[MaskWindow] | None,
     paint: Callable[[str, int, Color], ImageArray],
 ) -> None:
-    """Draw objects, best first, on an image; the best is on top, and labels avoid each other.
+    """Draw objects on an image, the first one on top; labels avoid each other.
 
     Args:
         canvas: (H, W, 3) uint8 RGB; changed in place.
         boxes: (N, 4) xyxy in pixels.
         labels: label of each object, which determines its color.
         names: class name of each object.
-        scores: written after the names; None for names only.
-        windows: masks in reverse order, the worst first; None without masks.
-        paint: draws a text of a size in pixels per em on a background color: (height, width, 3) uint8.
+        scores: scores to write after the names; None: names only.
+        windows: masks in reverse order of ``boxes``; None without masks.
+        paint: function of a text, a size in pixels per em and a background color that returns the drawn text,
+            (height, width, 3) uint8.
     """
     colors = [color_of(label) for label in labels]
     for (top, left, inside), color in zip(windows or [], reversed(colors), strict=windows is not None):
@@ -64,7 +65,7 @@ def draw_objects(
 
 
 def _write_labels(canvas: ImageArray, boxes: NDArray[np.float32], painted: Sequence[Sequence[ImageArray]]) -> None:
-    """Copy painted texts to their places; positions are chosen for the best object first."""
+    """Copy the drawn texts into the image; positions are chosen in the order of the objects."""
     sizes = [(parts[0].shape[0], sum(part.shape[1] for part in parts)) for parts in painted]
     corners = place_labels(sizes, boxes, (canvas.shape[0], canvas.shape[1]))
     for parts, (x, y) in reversed(list(zip(painted, corners, strict=True))):
@@ -75,10 +76,10 @@ def _write_labels(canvas: ImageArray, boxes: NDArray[np.float32], painted: Seque
 
 
 def ink_on(coverage: NDArray[np.uint8], ground: Color) -> ImageArray:
-    """Return black or white ink, whichever is readable, on a colored background: (height, width, 3).
+    """Draw text in black or white, whichever is more readable, on a colored background: (height, width, 3).
 
     Args:
-        coverage: (height, width) share of the ink, 0 to 255.
+        coverage: (height, width) opacity of the text, 0 to 255.
         ground: RGB color of the background.
     """
     ink = 0 if sum(ground) > 330 else 255

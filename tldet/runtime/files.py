@@ -1,6 +1,6 @@
-"""Reading and writing of files named by the user: regular files only, and one line for every other case.
+"""Reading and writing of files named by the user. Only regular files are read; anything else is a one-line error.
 
-A named pipe would block, and a device such as /dev/zero has no end.
+Reading a named pipe would block, and a device such as /dev/zero has no end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NOT_FILES: tuple[tuple[Callable[[int], bool], str], ...] = (
 
 
 def require_file(path: PathName, error: type[TldetError], name: str | None = None) -> os.stat_result:
-    """Check that a path leads to a regular file, and return the file's status.
+    """Check that a path is a regular file, and return its ``stat`` result.
 
     Args:
         path: the file.
@@ -72,12 +72,12 @@ def read_file(path: PathName, error: type[TldetError], name: str | None = None) 
 
 
 def is_file(path: PathName) -> bool:
-    """Return True for a regular file; False for any other path, an invalid one included."""
+    """Return True for a regular file; False for any other path, including an invalid one."""
     return os.path.isfile(path)  # noqa: PTH113  (Path.is_file raises OSError if the name is too long)
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name in its folder, which is created, and rename it.
+    """Write a file under a temporary name and rename it; create its folder if necessary.
 
     Raises:
         OutputError: the file cannot be written.
@@ -101,7 +101,7 @@ def check_writable(path: Path) -> None:
 
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """Yield a new name in the folder of a file; what is left there at the end is removed."""
+    """Yield a temporary path next to a file; remove it afterwards if it still exists."""
     new = path.with_name(f".{path.name[-64:]}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

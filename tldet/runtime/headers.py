@@ -20,7 +20,7 @@ def is_webp(content: bytes) -> bool:
 
 
 def size_of(content: bytes) -> Size | None:
-    """Return (height, width) as stored, before the rotation; None for other formats and for a header cut off."""
+    """Return (height, width) as stored, before EXIF rotation; None for other formats and truncated headers."""
     try:
         return _size_of(content)
     except struct.error:
@@ -44,7 +44,7 @@ def _size_of(content: bytes) -> Size | None:
 
 
 def _webp_size(content: bytes) -> tuple[int, int]:
-    """Return (width, height): 14 bits each in a lossy or lossless file, else 24 bits."""
+    """Return (width, height), which have 14 bits each in plain lossy and lossless files, and 24 bits otherwise."""
     kind = content[12:16]
     if kind == b"VP8 ":
         width, height = struct.unpack_from("<HH", content, 26)
@@ -56,19 +56,19 @@ def _webp_size(content: bytes) -> tuple[int, int]:
 
 
 def unreadable(content: bytes) -> str | None:
-    """Return what OpenCV would decode to other colors in a file, such as "CMYK colors"; None if there is nothing."""
+    """Return a feature of the file that OpenCV decodes to wrong colors, such as "CMYK colors"; None without one."""
     tags = tiff_tags(content)
     if tags.get(_COLORS) == _CMYK:
         return "CMYK colors"
     if tags.get(_SAMPLES) in (2, 4):
         return "TIFF transparency"
     if content.startswith(PNG) and content[25:26] == bytes([_GRAY]) and _png_chunk(content, b"tRNS"):
-        return "a transparent shade of gray"
+        return "a transparent gray value"
     return None
 
 
 def has_alpha_mask(content: bytes) -> bool:
-    """Return True for a BMP file whose pixels have alpha; otherwise a fourth byte has no meaning."""
+    """Return True for a BMP file with an alpha channel; in other BMP files, a fourth byte per pixel is unused."""
     try:
         header, compression = struct.unpack_from("<I12xI", content, 14)
         return bool(header >= 56 and compression == _BITFIELDS and struct.unpack_from("<I", content, 66)[0])
@@ -77,7 +77,7 @@ def has_alpha_mask(content: bytes) -> bool:
 
 
 def orientation_of(content: bytes) -> int:
-    """Return the orientation that EXIF states in a PNG or WebP file, 1 (upright) to 8; OpenCV rotates TIFF itself."""
+    """Return the EXIF orientation of a PNG or WebP file, 1 (upright) to 8; OpenCV rotates TIFF files itself."""
     exif = b""
     if content.startswith(PNG):
         exif = _png_chunk(content, b"eXIf")
@@ -110,7 +110,7 @@ def _webp_chunk(content: bytes, kind: bytes) -> bytes:
 
 
 def tiff_tags(content: bytes) -> dict[int, int]:
-    """Return the tags with one integer in the first directory of a TIFF file or of EXIF data."""
+    """Return the tags of the first directory of a TIFF file or EXIF data that have a single integer value."""
     order, tags = TIFF.get(content[:4]), dict[int, int]()
     if order is None:
         return tags

@@ -1,4 +1,4 @@
-"""Types of images in memory, and of their size."""
+"""Type aliases of image arrays and image sizes."""
 
 from __future__ import annotations
 

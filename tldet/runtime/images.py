@@ -16,9 +16,9 @@ from .files import read_file, require_file
 from .image_types import ImageArray, Size
 
 MAX_PIXELS = 178_956_970  # 0.5 GB as RGB; Pillow rejects larger images by default
-DIVISOR = 32  # of the sides of padded images: the coarsest stride of a backbone
-END_WITHIN = 4096  # bytes; cameras append data after the end marker
-MAX_BYTES = 1 << 31  # of a file
+DIVISOR = 32  # sides of padded images are multiples of it: the coarsest stride of a backbone
+END_WITHIN = 4096  # bytes allowed after the end marker, where some cameras append data
+MAX_BYTES = 1 << 31  # largest file
 JPEG_START, JPEG_END, SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
 REDUCED = {
     1: cv2.IMREAD_COLOR,
@@ -34,7 +34,7 @@ class Limits:
 
     Attributes:
         max_pixels: largest number of pixels.
-        stated: (height, width) in the annotations; height and width may be swapped, as EXIF does. None: unknown.
+        stated: (height, width) in the annotations; height and width may be swapped, as by EXIF rotation. None: unknown.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -53,7 +53,7 @@ class Limits:
         if self.stated not in (None, size):
             stated = f"{self.stated[1]} x {self.stated[0]}" if self.stated else ""
             raise DataError(
-                f"{name}: is {size[1]} x {size[0]} upright, but the annotations state {stated}; its boxes would be off"
+                f"{name}: is {size[1]} x {size[0]} upright, but the annotations state {stated}; its boxes would not fit"
             )
 
     def too_large(self, name: object, size: str) -> DataError:
@@ -84,13 +84,13 @@ class Reduced:
 class ImageReader:
     """Reader of image files.
 
-    OpenCV decodes JPEG files. It is the fastest decoder and applies EXIF, but does not detect a truncated file, so the
-    end marker is searched first. Another decoder takes all other formats, CMYK JPEGs, whose colors OpenCV confuses, and
-    JPEG files followed by much other data (such as a video in a phone's photo).
+    OpenCV decodes JPEG files. It is the fastest decoder and applies EXIF rotation, but does not detect truncated files,
+    so the end marker is searched first. Another decoder reads all other formats, CMYK JPEGs (which OpenCV decodes to
+    wrong colors), and JPEG files with much data after the image (such as a video in a phone's photo).
 
     Args:
-        decode_other: the other decoder: from content, name and limits to the first frame, (H, W, 3) uint8 RGB and
-            upright, and the number of frames.
+        decode_other: the other decoder, a function of content, name and limits. It returns the first frame, (H, W, 3)
+            uint8 RGB and upright, and the number of frames.
     """
 
     def __init__(self, decode_other: Decoder) -> None:
@@ -99,9 +99,8 @@ class ImageReader:
     def read(self, path: str | Path, bounds: Bounds, limits: Limits = DEFAULT_LIMITS) -> Reduced:
         """Read an image; a JPEG that will be downscaled by 2 or more is decoded at 1/2, 1/4 or 1/8 of its size.
 
-        Decoding blocks of 8 x 8 pixels as smaller ones takes a fraction of the time. The factor must divide both sides,
-        so that nothing is shifted, and the decoded image must not be smaller than the size that the image is resized
-        to.
+        Decoding at a reduced size takes a fraction of the time. The factor must divide both sides, so that the image is
+        not shifted, and the decoded image must be at least as large as the resized one.
 
         Args:
             path: the file.
@@ -135,7 +134,7 @@ class ImageReader:
             limits.check(name, *frame[:2])
         end = content.rfind(JPEG_END) if jpeg else 0
         if jpeg and end < (scan_start(content) or 0):
-            raise DataError(f"{name}: is a JPEG that breaks off before its end")
+            raise DataError(f"{name}: is a truncated JPEG (no end marker)")
         # OpenCV decodes CMYK to other colors
         if frame and min(frame[:2]) and frame.components != 4 and len(content) - end <= END_WITHIN:
             fitting = bounds(frame[:2]) if callable(bounds) else bounds
@@ -178,13 +177,13 @@ def resize_to(image: ImageArray, size: Size) -> ImageArray:
 
 
 def fitted_size(size: Size, short: int, long: int) -> Size:
-    """Return the (height, width) with a short side of ``short``, or less if the long side would exceed ``long``."""
+    """Return (height, width) scaled to a short side of ``short``, or less if the long side would exceed ``long``."""
     scale = min(short / min(size), long / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def padded_size(size: Size, divisor: int = DIVISOR) -> Size:
-    """Round (height, width) up to multiples of ``divisor``: the input size of an image that is alone in its batch."""
+    """Round (height, width) up to multiples of ``divisor``: the padded size of an image in a batch of its own."""
     return -(-size[0] // divisor) * divisor, -(-size[1] // divisor) * divisor
 
 
@@ -197,7 +196,7 @@ class JpegFrame(NamedTuple):
 
 
 def frame_of(content: bytes) -> JpegFrame | None:
-    """Find the frame header of a JPEG, given its first bytes; None if it lies farther back."""
+    """Find the frame header in the first bytes of a JPEG; None if they do not contain it."""
     for marker, position in _segments(content):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             sides = content[position + 5 : position + 9]
@@ -206,7 +205,7 @@ def frame_of(content: bytes) -> JpegFrame | None:
 
 
 def scan_start(content: bytes) -> int | None:
-    """Find the start of the compressed data of a JPEG, given its first bytes; None if it lies farther back.
+    """Find the start of the compressed data in the first bytes of a JPEG; None if they do not contain it.
 
     An end marker before this position belongs to a thumbnail in the metadata.
     """

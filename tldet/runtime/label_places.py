@@ -1,6 +1,6 @@
 """Positions of labels on images, with little overlap.
 
-Letters for shapes: N labels, C candidate positions of each, S positions of all, B boxes.
+Letters in shapes: N labels, C candidate positions per label, S positions, B boxes.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ ROWS = [0, 0, 1, 1, 2, 2, 3, 3, 2, 2, 3, 3, 4]
 def place_labels(sizes: Sequence[tuple[int, int]], boxes: _Boxes, shape: tuple[int, int]) -> list[tuple[int, int]]:
     """Choose the upper left corner (x, y) of each box's label.
 
-    Each label gets the candidate position at its box, inside the image, that overlaps least with labels placed before,
-    boxes and box edges. Without overlap, the position is above the upper left corner.
+    Among the candidate positions around its box, inside the image, each label gets the one that covers the least of
+    earlier labels, boxes and box edges. If none covers anything, the label is above the upper left corner.
 
     Args:
         sizes: (height, width) of each label, most important first.

@@ -1,6 +1,6 @@
-"""Instance masks as patches on boxes: pasting into the image, and COCO RLE.
+"""Instance masks predicted on a grid per box: pasting into the image, and COCO RLE.
 
-Letters for shapes: N masks, S side of a patch, H and W sides of the image, h and w sides of a window.
+Letters in shapes: N masks, S side of a patch, H and W sides of the image, h and w sides of a window.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class MaskPatches:
         patches: (N, S, S) float32, probability of the object on a grid that spans its box.
         boxes: (N, 4) float32 xyxy in pixels of the image.
         size: (height, width) of the image.
-        threshold: smallest probability of pixels of the object.
+        threshold: probability at or above which a pixel belongs to the object.
         paste: see :func:`pasted_windows`.
     """
 
@@ -61,7 +61,7 @@ class MaskPatches:
         return pasted_windows(self.patches, self.boxes.tolist(), self.size, self.threshold, self.paste)
 
     def dense(self) -> NDArray[np.uint8]:
-        """Return the masks as (N, H, W) uint8 of 0 and 1."""
+        """Return the masks as (N, H, W) uint8, 0 or 1."""
         whole = np.zeros((len(self), *self.size), np.uint8)
         for mask, window in zip(whole, self.windows(), strict=True):
             window.copy_to(mask)
@@ -81,7 +81,7 @@ def pasted_windows(
         patches: (N, S, S), see :class:`MaskPatches`.
         boxes: xyxy of each mask in pixels.
         size: (height, width) of the image.
-        threshold: smallest probability of pixels of the object.
+        threshold: probability at or above which a pixel belongs to the object.
         paste: "sampled" samples the patch at the pixel centers, with zeros beyond its border (Detectron2, mmdet);
             "resized" pads patch and box by one cell of zeros, rounds the box to whole pixels and resizes the patch to
             it (torchvision). Outlines differ by up to a pixel.
@@ -95,7 +95,10 @@ def pasted_windows(
 
 
 def _interpolated(patch: NDArray[Any], rows: Sequence[Any], columns: Sequence[Any]) -> NDArray[Any]:
-    """Interpolate a patch between rows first and second, with the weights of second, and between columns alike."""
+    """Interpolate a patch linearly between pairs of rows, and then between pairs of columns.
+
+    ``rows`` and ``columns`` hold the first index, the second index, and the weight of the second one.
+    """
     first, second, share = rows
     lines = patch[first] * (1 - share)[:, None] + patch[second] * share[:, None]  # (h, S + 2)
     first, second, share = columns

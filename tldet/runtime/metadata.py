@@ -9,13 +9,13 @@ from typing import Any
 from .errors import CheckpointError
 from .images import DIVISOR
 
-METADATA_KEY = "tldet"  # of the metadata in a file
+METADATA_KEY = "tldet"  # key of the metadata in a file
 METADATA_VERSION = 1
 _FIELDS = {"format": int, "kind": str, "class_names": list, "category_ids": list, "input": dict, "precision": str}
 
 
 def parse_metadata(text: str | None, path: Path) -> dict[str, Any]:
-    """Return the metadata of a file from their JSON.
+    """Parse the metadata of a file.
 
     Raises:
         CheckpointError: the metadata is missing or malformed, or the file is not a complete detector.
@@ -39,7 +39,7 @@ def parse_metadata(text: str | None, path: Path) -> dict[str, Any]:
 
 
 def _problem(metadata: dict[str, Any]) -> str | None:
-    """Explain which value is malformed; None if all are valid."""
+    """Return a description of the first malformed value; None if all are valid."""
     names, ids = metadata["class_names"], metadata["category_ids"]
     if len(names) != len(ids):
         return f"has {len(names)} class names, but {len(ids)} category ids"

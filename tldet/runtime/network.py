@@ -1,4 +1,4 @@
-"""Exported graph of a detector: resized images in, detections in pixels of the original images out."""
+"""Inference with an exported graph, from resized images to detections in pixels of the original images."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def open_session(
     Args:
         path: an ``.onnx`` or ``.xml`` (OpenVINO) file.
         device: see :class:`~.onnx_session.OnnxSession` and :class:`~.openvino_session.OpenVinoSession`.
-        precision: ``auto``, or for OpenVINO the precision in which it computes.
-        threads: threads of the runtime; None leaves the choice to it.
-        providers: execution providers of ONNX Runtime, instead of ``device``.
+        precision: ``auto``, or the inference precision; for an ONNX file, only that of its export.
+        threads: number of CPU threads; None: chosen by the runtime.
+        providers: ONNX Runtime execution providers, instead of ``device``.
 
     Raises:
         CheckpointError: the file is missing or not an exported detector.
@@ -44,12 +44,12 @@ def open_session(
     path = Path(path)
     require_file(path, CheckpointError)
     if path.suffix not in (".onnx", ".xml"):
-        raise CheckpointError(f"{path}: must be an .onnx or an .xml file of tldet export")
+        raise CheckpointError(f"{path}: must be an .onnx or .xml file written by tldet export")
     if threads is not None and threads < 1:
         raise ConfigError(f"threads must be at least 1, not {threads}")
     if path.suffix == ".xml":
         if providers is not None:
-            raise ConfigError(f"providers: {path} runs in OpenVINO, which has devices instead")
+            raise ConfigError(f"providers: {path} runs in OpenVINO, which has no providers; use device")
         return OpenVinoSession(path, device, threads, precision)
     session = OnnxSession(path, device, threads, providers)
     require_precision(session, path, precision)
@@ -57,7 +57,7 @@ def open_session(
 
 
 def require_precision(session: Session, path: Path, precision: str) -> None:
-    """Check the precision of a file that computes in that of its export.
+    """Check the requested precision of a file that can only compute in the precision of its export.
 
     Raises:
         ConfigError: another precision is requested.
@@ -74,8 +74,8 @@ class ExportedNetwork:
         session: the loaded file.
 
     Attributes:
-        size: (height, width) of the padded images; None for any multiples of 32.
-        single: the graph takes one image at a time.
+        size: fixed (height, width) of the padded images; None if any multiples of 32 are accepted.
+        single: the graph accepts one image per call only.
     """
 
     def __init__(self, session: Session) -> None:
@@ -104,7 +104,7 @@ class ExportedNetwork:
         return [self._detections(*one) for one in zip(outputs, sizes, originals, strict=True)]
 
     def fit(self, image: ImageArray) -> ImageArray:
-        """Return an image that is no larger than the graph's input: downscaled if necessary."""
+        """Downscale an image that exceeds a fixed input size."""
         height, width = image.shape[:2]
         if self.size is None or (height <= self.size[0] and width <= self.size[1]):
             return image
@@ -113,7 +113,7 @@ class ExportedNetwork:
         return resize_to(image, fitted_size((height, width), short, long))
 
     def _run(self, images: Sequence[ImageArray]) -> list[list[NDArray[Any]]]:
-        """Return boxes, scores, labels and masks, if any, of each image."""
+        """Return boxes, scores, labels and, for a mask detector, masks of each image."""
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         padded = [padded_size(size) for size in sizes]
         height, width = self.size or (max(side[0] for side in padded), max(side[1] for side in padded))

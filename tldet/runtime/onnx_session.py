@@ -1,4 +1,4 @@
-"""ONNX Runtime."""
+"""Inference with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
 
 class OnnxSession:
-    """An ONNX file in ONNX Runtime.
+    """ONNX file loaded in ONNX Runtime.
 
     Args:
         path: the file.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; auto is a GPU if the installed package supports one.
-        threads: threads of one operator; None leaves the choice to ONNX Runtime.
-        providers: names of execution providers in the order of preference, instead of those of ``device``; operators
-            that none of them supports run on the CPU.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` uses CUDA if the installed package supports it and
+            it starts, else the CPU.
+        threads: number of threads per operator; None: chosen by ONNX Runtime.
+        providers: names of execution providers in order of preference, instead of ``device``; operators that none of
+            them supports run on the CPU.
 
     Raises:
         CheckpointError: the file cannot be loaded.
@@ -43,12 +44,12 @@ class OnnxSession:
         options.intra_op_num_threads = threads or 0
         try:
             self._session = ort.InferenceSession(str(path), options, providers=chosen)
-        except Exception as error:  # of many types, for files of other formats and opsets
+        except Exception as error:  # its type depends on what is wrong with the file
             raise unloadable(path, error, "ONNX Runtime") from None
         first = self._session.get_providers()[0]
         wanted = chosen[0] if isinstance(chosen[0], str) else chosen[0][0]
         if first != wanted and not (device == "auto" and providers is None):
-            raise ConfigError(f"{wanted} of ONNX Runtime does not start: its libraries or the device are missing")
+            raise ConfigError(f"ONNX Runtime could not start {wanted}: its libraries or the device are missing")
         self.metadata = parse_metadata(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
         self.name = f"ONNX Runtime {ort.__version__} on {first.removesuffix('ExecutionProvider').lower()}"
 
@@ -62,7 +63,7 @@ class OnnxSession:
 
 
 def _providers(device: str, given: Sequence[str] | None, available: Sequence[str]) -> list[Any]:
-    """Return the providers for ONNX Runtime, some with options.
+    """Return the execution providers for ONNX Runtime, with their options if they have any.
 
     Raises:
         ConfigError: the device or a provider is unknown or not installed.
@@ -71,13 +72,15 @@ def _providers(device: str, given: Sequence[str] | None, available: Sequence[str
         if device != "auto":
             raise ConfigError(f"device {device}: give either a device or providers")
         if not given or (missing := [name for name in given if name not in available]):
-            what = missing[0] if given else "none"
-            raise ConfigError(f"provider {what}: this ONNX Runtime has {', '.join(available)}")
+            what = f"{missing[0]} is not available" if given else "give at least one"
+            raise ConfigError(f"providers: {what}; ONNX Runtime has {', '.join(available)}")
         return [*given, *([] if CPU in given else [CPU])]
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise ConfigError(f"device {device}: must be auto, cpu, cuda or cuda:N for an ONNX file")
     if device.startswith("cuda") and CUDA not in available:
-        raise ConfigError(f"device {device}: this ONNX Runtime has no CUDA: pip install onnxruntime-gpu")
+        raise ConfigError(
+            f"device {device}: the installed ONNX Runtime has no CUDA support; pip install onnxruntime-gpu"
+        )
     if device == "cpu" or CUDA not in available:
         return [CPU]
     number = device.partition(":")[2]

@@ -1,4 +1,4 @@
-"""OpenVINO."""
+"""Inference with OpenVINO."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ HINTS = {"auto": "f32", "fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
 
 class OpenVinoSession:
-    """An OpenVINO model.
+    """OpenVINO model.
 
     Args:
-        path: the ``.xml`` file, with its weights in the ``.bin`` file beside it.
-        device: ``auto`` and ``cpu`` are the CPU; ``gpu``, ``gpu.1`` and ``npu`` are Intel's.
-        threads: threads of one inference on a CPU; None leaves the choice to OpenVINO.
-        precision: precision in which it computes: ``auto`` is fp32, like the export's verification.
+        path: the ``.xml`` file; its weights are in the ``.bin`` file next to it.
+        device: ``auto`` or ``cpu`` for the CPU; ``gpu``, ``gpu.1`` or ``npu`` for Intel GPUs and NPUs.
+        threads: number of threads on a CPU, ignored on other devices; None: chosen by OpenVINO.
+        precision: inference precision; ``auto`` is fp32, as in the verification of the export.
 
     Raises:
         CheckpointError: the file cannot be loaded.
@@ -36,7 +36,9 @@ class OpenVinoSession:
         target = "CPU" if device == "auto" else device.upper()
         available = {*core.available_devices, *(name.partition(".")[0] for name in core.available_devices)}
         if target not in available:
-            raise ConfigError(f"device {device}: OpenVINO has {', '.join(core.available_devices).lower()}")
+            raise ConfigError(
+                f"device {device}: not available; OpenVINO has {', '.join(core.available_devices).lower()}"
+            )
         if precision not in HINTS:
             raise ConfigError(f"precision {precision!r}: must be {', '.join(HINTS)}")
         config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[precision]}

@@ -1,4 +1,4 @@
-"""Score thresholds and temperature that a checkpoint states (``tldet report --save-thresholds``)."""
+"""Score thresholds and temperature stored in a checkpoint (``tldet report --save-thresholds, --save-temperature``)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ScoreSettings:
 
     Attributes:
         thresholds: score threshold of each label, before the temperature is applied; None for 0.3.
-        temperature: divides the logits of the scores; None keeps the scores.
+        temperature: divisor of the logits of the scores; None keeps the scores.
     """
 
     thresholds: tuple[float, ...] | None = None
@@ -32,7 +32,7 @@ class ScoreSettings:
         """Read the ``scores`` of a checkpoint's ``meta`` or of the metadata of an exported detector.
 
         Args:
-            stated: its content; None or empty if there is none.
+            stated: the content of ``scores``; None or empty if there is none.
             class_names: name of each label.
             name: name of the file in messages.
 
@@ -57,7 +57,7 @@ class ScoreSettings:
         Args:
             scores: (N,) scores of the model.
             labels: (N,) labels.
-            score: threshold of the calibrated scores; None for those of the checkpoint.
+            score: threshold of the calibrated scores; None: the stored thresholds of the uncalibrated scores, else 0.3.
 
         Returns:
             Rows of the selected detections, and their calibrated scores.

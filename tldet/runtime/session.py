@@ -1,4 +1,4 @@
-"""Interface of runtimes, and choice of the runtime by the type of a file."""
+"""Interface of runtimes, and helpers that they share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .errors import CheckpointError, ConfigError
 
 
 class Session(Protocol):
-    """A loaded file.
+    """Exported file loaded in a runtime.
 
     Attributes:
         name: name of the runtime with its device, for messages.
@@ -42,7 +42,7 @@ def need(package: str, extra: str) -> Any:
     """Import an optional package.
 
     Raises:
-        ConfigError: it is not installed; the message names the pip command.
+        ConfigError: it is not installed; the message contains the pip command.
     """
     if find_spec(package) is None:
         distribution = "tldet" if __name__.startswith("tldet.") else "tldet-runtime"

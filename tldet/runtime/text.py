@@ -1,4 +1,4 @@
-"""Text of labels, drawn with OpenCV's font of ASCII characters."""
+"""Text of labels, drawn with OpenCV's ASCII font."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def paint_ascii(text: str, size: int, ground: Color) -> ImageArray:
     """Draw one line of text on a colored background: (height, width, 3).
 
     Args:
-        text: letters with accents lose them, and other characters become ``?``: OpenCV's font has ASCII only.
+        text: the text; accents are removed, and other non-ASCII characters become ``?``.
         size: pixels per em.
         ground: RGB color of the background.
     """
@@ -33,6 +33,6 @@ def paint_ascii(text: str, size: int, ground: Color) -> ImageArray:
 
 
 def ascii_of(text: str) -> str:
-    """Return a text in printable ASCII characters."""
+    """Convert a text to printable ASCII characters."""
     letters = [c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c)]
     return "".join(c if " " <= c <= "~" else "?" for c in letters)

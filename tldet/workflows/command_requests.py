@@ -85,25 +85,29 @@ class EvaluateRequest(Request):
     type: Type = option("type of detections to evaluate (default: bbox)", default="bbox", choices=["bbox", "segm"])
     engine: Engine = option(_ENGINE, default="fast", choices=["fast", "pycocotools"])
     iou: Sequence[float] = option(
-        "also evaluate at these IoU thresholds instead of 0.50 to 0.95", float, metavar="T", many=True, interval=SHARE
+        "additional evaluation at these IoU thresholds (COCO: 0.50 to 0.95)",
+        float,
+        metavar="T",
+        many=True,
+        interval=SHARE,
     )
     max_dets: Sequence[int] = option(
-        "also evaluate with these numbers of detections per image, one or three, instead of 1, 10 and 100; AP is that "
-        "with the largest one",
+        "additional evaluation with one or three limits of detections per class and image (COCO: 1 10 100); AP uses "
+        "the largest",
         int,
         metavar="N",
         many=True,
         interval=COUNT,
     )
     classes: Sequence[str] = option(
-        "also evaluate on these classes only: names, or a file with them (one per line, a JSON list or COCO JSON)",
+        "additional evaluation on these classes only: names, or a file (one name per line, JSON list or COCO JSON)",
         metavar="NAME",
         many=True,
     )
-    voc: bool = option("also compute the mAP of Pascal VOC 2010 at IoU 0.5", bool)
-    lvis: bool = option("also compute the metrics of LVIS, which need its keys in --gt", bool)
+    voc: bool = option("also compute Pascal VOC 2010 mAP (IoU 0.5)", bool)
+    lvis: bool = option("also compute LVIS metrics; --gt must be an LVIS annotation file", bool)
     per_image: str | Path | None = option(
-        "output file of the errors of each image at IoU 0.5, CSV; of --classes, if given", metavar="FILE", file=True
+        "output file, CSV with error counts per image at IoU 0.5 (of --classes, if given)", metavar="FILE", file=True
     )
     json: str | Path | None = option("output file of the metrics, JSON", metavar="FILE", file=True)
 

@@ -25,7 +25,7 @@ def evaluate(request: EvaluateRequest) -> CocoResult:
     """Evaluate detections against ground truth.
 
     Raises:
-        DataError: a file cannot be read or written, or a record cannot be evaluated; the message names it.
+        DataError: a file cannot be read or written, or a record is invalid; the message names the file or record.
     """
     outputs = [path for path in (request.json, request.per_image) if path]
     refuse_same(outputs)
@@ -41,9 +41,9 @@ def evaluate(request: EvaluateRequest) -> CocoResult:
         if request.console:
             request.console.print(*result.tables(), sep="\n")
             if images is not None:
-                text = f"{request.per_image}: errors of each image at score {images.threshold:.2f} and IoU 0.5"
+                text = f"{request.per_image}: errors per image at score threshold {images.threshold:.2f} and IoU 0.5"
                 request.console.print(text, markup=False, highlight=False)
-    finally:  # either may fail, standard output or a file
+    finally:  # write the files even if standard output fails
         if images is not None:
             assert request.per_image is not None
             write_text(request.per_image, _image_table(images).csv())
@@ -55,7 +55,7 @@ def evaluate(request: EvaluateRequest) -> CocoResult:
 def _protocols(
     request: EvaluateRequest, truth: GroundTruth, results: Results, chosen: tuple[GroundTruth, Results]
 ) -> Iterator[tuple[str, ProtocolResult]]:
-    """Yield the results of the other protocols of a request.
+    """Yield name and result of each requested protocol other than COCO.
 
     Args:
         request: the request.
@@ -74,7 +74,7 @@ def _protocols(
 
 
 def _image_table(found: PerImage) -> Table:
-    """Return the errors of each image as a table."""
+    """Return the counts of each image as a table."""
     counts = (found.objects, found.detections, found.true_positives, found.false_positives, found.misses, found.f1)
     columns = ("objects", "detections", "true_positives", "false_positives", "misses", "F1")
     values = zip(found.image_ids, found.file_names, *(one.tolist() for one in counts), strict=True)

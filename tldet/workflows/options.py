@@ -150,7 +150,7 @@ def precision_option(auto: str) -> Any:
 def threads_option() -> Any:
     """Return the field of ``threads``; None leaves the choice to the runtime."""
     return option(
-        "threads of ONNX Runtime or OpenVINO for an exported detector (default: their choice)",
+        "number of CPU threads for an exported detector (default: chosen by ONNX Runtime or OpenVINO)",
         int,
         metavar="N",
         interval=COUNT,

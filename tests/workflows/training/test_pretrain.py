@@ -237,7 +237,7 @@ def test_a_broken_image_ends_in_one_line(few: Path, tmp_path: Path, capsys: pyte
     for path in (tmp_path / "data" / "train" / "1").iterdir():
         path.write_bytes(path.read_bytes()[:200])
     line = message(capsys, "--data", str(tmp_path / "data"), "--out", str(tmp_path / "o"), "--backbone", NAME)
-    assert "is a JPEG that breaks off before its end" in line
+    assert "is a truncated JPEG" in line
 
 
 def test_a_detector_does_not_train_on_class_folders(

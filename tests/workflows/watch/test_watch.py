@@ -104,10 +104,10 @@ def test_a_running_run(folder: Path, locked: FileLock, capsys: pytest.CaptureFix
     ("status", "text"),
     [
         ({"end": "finished"}, "finished"),
-        ({"end": "interrupted"}, "stopped; --resume continues"),
+        ({"end": "interrupted"}, "stopped; --resume continues the run"),
         ({"end": "no gain"}, "ended early: no gain"),
         ({"end": "error: out of memory"}, "error: out of memory"),
-        ({"end": None}, "killed after step 20; --resume continues"),
+        ({"end": None}, "killed after step 20; --resume continues the run"),
     ],
 )
 def test_a_run_that_has_ended_is_shown_once(
@@ -122,7 +122,7 @@ def test_a_run_that_has_ended_is_shown_once(
 def test_a_run_on_another_machine(folder: Path) -> None:
     (folder / STATUS_NAME).write_text(json.dumps({**STATUS, "host": "node 7"}))
     state = read_run_state(folder)
-    assert state.text.startswith("running on node 7, last line 0:0")
+    assert state.text.startswith("running on node 7, last log record 0:0")
     assert not state.ended
 
 

@@ -22,7 +22,7 @@ from tldet.structures.image import Size
 from tldet.system.inputs import real_path
 
 _THREADS, _CHUNK = 8, 64
-_CUT = ("breaks off", "truncated", "cut off", "unexpected end")  # in messages about truncated files
+_CUT = ("truncated", "cut off", "unexpected end")  # in messages about truncated files
 _LISTED = 5
 
 

@@ -1,4 +1,4 @@
-"""COCO's algorithm with user-specified IoU thresholds, numbers of detections, or classes."""
+"""COCO metrics with user-specified IoU thresholds, limits of detections, or classes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def evaluate_custom(
     max_dets: Sequence[int] = (),
     selected: bool = False,
 ) -> ProtocolResult:
-    """Evaluate as COCO does, with other parameters.
+    """Compute COCO metrics with other parameters.
 
     The names of the metrics contain the parameters, such as ``AP@[IoU=0.50|maxDets=1000]``.
 
@@ -34,9 +34,9 @@ def evaluate_custom(
         results: detections.
         engine: "fast" or "pycocotools".
         ious: IoU thresholds; COCO's by default.
-        max_dets: one or three numbers of detections per image, ascending; AP is that with the last one. COCO's 1, 10
+        max_dets: one or three limits of detections per class and image, ascending; AP uses the last one. COCO's 1, 10
             and 100 by default.
-        selected: the classes are some of those of the dataset; their number is part of the names.
+        selected: the classes are a subset of those of the dataset; their number is then part of the names.
     """
     ious, max_dets = list(ious) or IOUS.tolist(), list(max_dets) or [1, 10, 100]
     classes = f"|classes={len(truth.class_names)}" if selected else ""
@@ -60,7 +60,7 @@ def evaluate_custom(
 def _metrics(
     precision: Floats, recall: Floats, ious: Sequence[float], max_dets: Sequence[int]
 ) -> Iterator[tuple[str, Sequence[float], int, Floats]]:
-    """Yield the short name of each metric, its IoU thresholds and number of detections, and the values to average."""
+    """Yield the short name, IoU thresholds, limit of detections and values to average of each metric."""
     most = max_dets[-1]
     yield "AP", ious, most, precision[:, :, :, 0, -1]
     if len(ious) > 1:

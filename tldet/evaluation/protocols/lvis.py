@@ -19,7 +19,7 @@ from tldet.evaluation.report import mean_defined
 
 MAX_DETS = 300  # detections of all classes per image
 FREQUENCIES = ("r", "c", "f")  # rare: up to 10 training images, common: up to 100, frequent: more
-_FAR = 1e12  # pixels; an area outside of all ranges, whose objects are ignored
+_FAR = 1e12  # square pixels: beyond all area ranges, so that the object is ignored
 _KEYS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
@@ -40,19 +40,19 @@ class _Document(msgspec.Struct):
 
 
 def evaluate_lvis(source: CocoSource, truth: GroundTruth, results: Results) -> ProtocolResult:
-    """Compute AP of all, rare, common and frequent classes with at most 300 detections per image.
+    """Compute AP of all, rare, common and frequent classes, with at most 300 detections per image over all classes.
 
     Detections of a class are evaluated on the images with objects of the class and on those that list it in
     ``neg_category_ids``. Unmatched detections are ignored on images that list their class in
     ``not_exhaustive_category_ids``.
 
     Args:
-        source: annotations of LVIS.
-        truth: ground truth from ``source``; crowd regions and objects with ``ignore`` are ignored.
+        source: LVIS annotations.
+        truth: ground truth from ``source``; crowd regions and objects with ``ignore`` or ``difficult`` are ignored.
         results: detections.
 
     Raises:
-        DataError: an image or category lacks a key of LVIS, or names an unknown category.
+        DataError: an image or category lacks an LVIS key, or an image lists an unknown category.
     """
     document = read_list(source, _Document, truth.name)
     federated, frequency = _lists(document, truth), _frequencies(document, truth)

@@ -1,4 +1,4 @@
-"""Result of an evaluation by another protocol than COCO's."""
+"""Result of an evaluation protocol other than COCO."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class ProtocolResult:
-    """Metrics of a protocol at full precision, none of them under the name of a COCO metric; -1 without ground truth.
+    """Metrics of a protocol, unrounded; -1 without ground truth. No metric has the name of a COCO metric.
 
     Attributes:
         protocol: name of the protocol, with its parameters.
         metrics: value of each metric, by name; the first one is the main metric.
         class_metric: name of the metric of each class.
-        per_class: its value for each class, by name of the class.
-        settings: parameters.
+        per_class: value of ``class_metric`` for each class, by class name.
+        settings: parameters of the protocol.
     """
 
     protocol: str
@@ -60,5 +60,5 @@ class ProtocolResult:
 
 
 def metric_text(value: float) -> str:
-    """Return a metric with three decimals, a dash instead of -1."""
+    """Format a metric with three decimals; a dash stands for -1."""
     return "-" if value < 0 else f"{value:.3f}"

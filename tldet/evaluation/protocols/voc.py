@@ -17,9 +17,9 @@ IOU = 0.5
 def evaluate_voc(truth: GroundTruth, results: Results) -> ProtocolResult:
     """Compute the AP of each class, and their mean.
 
-    A detection belongs to the object of its class with the largest IoU, if that is at least 0.5. It is a true positive
-    if no detection of a higher score belongs to the object, and ignored if the object is difficult. AP is the area
-    below the precision, made monotonic, over all recalls.
+    A detection is assigned to the object of its class with the largest IoU, if that is at least 0.5. It is ignored if
+    the object is difficult, a true positive if no detection with a higher score is assigned to the object, and otherwise
+    a false positive. AP is the area under the precision-recall curve, with precision made monotonically decreasing.
 
     Args:
         truth: ground truth; crowd regions and objects with ``ignore`` or ``difficult`` are difficult.
@@ -44,8 +44,8 @@ def _matched(truth: GroundTruth, results: Results, difficult: Bools) -> tuple[Bo
     """Return the detections that are true positives, and those that are not ignored, (D,) each.
 
     Args:
-        truth: A objects.
-        results: D detections, best score first within a class.
+        truth: ground truth, A objects.
+        results: D detections, in order of descending score within each class.
         difficult: (A,) bool.
     """
     pairs = overlapping_pairs(replace(truth, crowd=np.zeros(len(truth.crowd), np.bool_)), results)
@@ -59,7 +59,7 @@ def _matched(truth: GroundTruth, results: Results, difficult: Bools) -> tuple[Bo
 
 
 def voc_average_precision(hits: Bools, objects: int) -> float:
-    """Return the area below the monotonic precision over recall; -1 without objects.
+    """Return the area under the monotonic precision-recall curve; -1 without objects.
 
     Args:
         hits: (D,) True for true positives, best score first.

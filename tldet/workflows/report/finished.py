@@ -1,4 +1,4 @@
-"""Report in the folder of a finished run: ``report.html``, ``curves.png`` and drawn images in ``samples``."""
+"""Report of a finished run in its output directory: ``report.html``, ``curves.png`` and images in ``samples``."""
 
 from __future__ import annotations
 
@@ -37,24 +37,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 REPORT_NAME, CURVES_NAME, SAMPLES_NAME = "report.html", "curves.png", "samples"
-MOST, MOST_IMAGES = 500_000, 50_000  # detections and images of a report, which takes up to half a minute then
-_SECONDS = 60.0  # of the last validation; the best weights are not evaluated again if it took longer
+MOST, MOST_IMAGES = 500_000, 50_000  # largest numbers of detections and images of a report with metrics
+_SECONDS = 60.0  # if the last validation took longer, the best weights are not evaluated again
 _IMAGES, _SAMPLES = 24, 8
-_QUALITY = 90  # of a drawn image, JPEG
-_LONGEST = 60  # characters of its file name
+_QUALITY = 90  # JPEG quality of samples
+_LONGEST = 60  # characters of the file name of a sample
 
 
 class BestDetections:
     """Hook that keeps the detections of the best validation of a run.
 
     Args:
-        validation: the evaluation of the run; None, or one of a classifier, has no detections.
+        validation: the validation of the run; one of a classifier, or None, has no detections.
 
     Attributes:
-        columns: ground truth and detections, for a mask detector those of masks and of boxes; None if no validation of
-            this process was the best, or if there are too many detections or images.
-        too_many: the detections of the best validation were not kept.
-        first_step: number of steps before this process.
+        columns: ground truth and detections of the best validation; for a mask detector, those of masks and then those
+            of boxes. None if this process did not run the best validation, or if there are too many detections or
+            images.
+        too_many: there are too many detections or images to keep.
+        first_step: step at which this process started.
     """
 
     def __init__(self, validation: object | None = None) -> None:
@@ -64,11 +65,11 @@ class BestDetections:
         self.first_step = 0
 
     def before_train(self, runner: Trainer) -> None:
-        """Remember the step."""
+        """Record the step at which this process starts."""
         self.first_step = runner.state.step
 
     def after_val(self, runner: Trainer) -> None:
-        """Keep the detections if the weights are the best so far, or if none are."""
+        """Keep the detections if this is the best validation so far, or if no validation is the best yet."""
         if self.validation is None or not runner.world.main or runner.state.best_step not in (None, runner.state.step):
             return
         columns = [one.added() for one in self.validation.evaluators]
@@ -76,7 +77,7 @@ class BestDetections:
         self.columns = None if self.too_many else columns
 
     def source(self, folder: Path, checkpoint: Path | None) -> DetectionSource | None:
-        """Return the detections for a report; None if there are none."""
+        """Return the kept detections as the source of a report; None if there are none."""
         if self.columns is None or self.validation is None:
             return None
         truth, results = self.columns[0]
@@ -108,7 +109,7 @@ def write_run_report(folder: Path, checkpoint: Path | None, best: BestDetections
         raise KeyboardInterrupt(f"training is complete and saved in {folder}; the report was not written") from None
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        log.warning("%s: not written (%s); training is complete, `tldet report` repeats it", path, reason)
+        log.warning("%s: not written (%s); training is complete; run `tldet report` to write it", path, reason)
         log.debug("report", exc_info=True)
         return
     if console is not None:
@@ -124,7 +125,7 @@ def _write(folder: Path, checkpoint: Path | None, best: BestDetections) -> None:
     if plots:
         write_bytes(folder / CURVES_NAME, png(*plots), sync=False)
     source = best.source(folder, checkpoint)
-    text = f"Too many detections or images; see `tldet report {folder}`." if best.too_many else ""
+    text = f"Too many detections or images; run `tldet report {folder}`." if best.too_many else ""
     if source is None and not best.too_many:
         source, text = _evaluated(folder, checkpoint)
     if source is None:
@@ -143,13 +144,13 @@ def _evaluated(folder: Path, checkpoint: Path | None) -> tuple[DetectionSource |
         return None, ""  # no validation of a detector
     validations = [record for record in read_log(folder / LOG_NAME) if record["type"] == "val"]
     if not validations or validations[-1]["time"].get("evaluation_seconds", 0.0) > _SECONDS:
-        return None, f"The best weights were evaluated before the run was resumed; see `tldet report {folder}`."
+        return None, f"The best weights were evaluated before the run was resumed; run `tldet report {folder}`."
     request = ReportRequest(checkpoint, split="val", precision=trained["precision"])
     return of_checkpoint(folder, request), ""
 
 
 def _write_samples(folder: Path, source: DetectionSource, found: Analysis) -> None:
-    """Draw the detections above the score threshold on validation images that are evenly spaced."""
+    """Draw the detections at or above the score threshold on evenly spaced validation images."""
     count = len(source.truth.image_ids)
     for rank in np.unique(np.linspace(0, count - 1, min(_SAMPLES, count)).round().astype(int)).tolist():
         pixels = source.read(rank)
@@ -159,13 +160,13 @@ def _write_samples(folder: Path, source: DetectionSource, found: Analysis) -> No
 
 
 def _sample_name(truth: GroundTruth, rank: int) -> str:
-    """Return a file name of the id and the name of an image."""
+    """Return a file name made of the id and the name of an image."""
     name = Path((truth.file_names[rank] if truth.file_names else None) or "").stem
     return re.sub(r"[^\w.-]", "_", f"{truth.image_ids[rank]}_{name}")[:_LONGEST].strip("_") + ".jpg"
 
 
 def _detections(source: DetectionSource, rank: int, score: float) -> Detections:
-    """Return the detections on an image with at least a score."""
+    """Return the detections on an image at or above a score."""
     results = source.results
     rows = np.flatnonzero((results.images == rank) & (results.scores >= score))
     chosen = results.take(rows[np.argsort(-results.scores[rows], kind="stable")])

@@ -13,6 +13,8 @@ from tldet.workflows.requests import Request
 class WatchRequest(Request):
     """Arguments of ``tldet watch``."""
 
-    folder: str | Path = field(kw_only=False, metadata=described("folder of a run", metavar="RUN", positional=True))
-    once: bool = option("print the current state and end", bool)
+    folder: str | Path = field(
+        kw_only=False, metadata=described("output directory of a run", metavar="RUN", positional=True)
+    )
+    once: bool = option("print the current state and exit", bool)
     interval: float = option("seconds between updates (default: 1)", float, default=1.0, metavar="S", interval=ABOVE_0)

@@ -1,4 +1,4 @@
-"""State of a run, from the files in its folder."""
+"""State of a run, read from the files in its output directory."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tldet.system.inputs import exists, is_folder
 from tldet.system.locks import in_use
 from tldet.workflows.training.status import STATUS_NAME, read_status
 
-_FILES = (LOG_NAME, STATUS_NAME, "config.py")  # of a run that has begun
-_RECENT = 10  # training records for the speed
-_NAMED = 5  # runs in a message
+_FILES = (LOG_NAME, STATUS_NAME, "config.py")  # in the folder of a run that has begun
+_RECENT = 10  # training records that determine the speed
+_NAMED = 5  # runs listed in a message
 _STALE = 600.0  # seconds without a new record, after which a run on another machine may have ended
-_ENDS = {"finished": "finished", "interrupted": "stopped; --resume continues"}
+_ENDS = {"finished": "finished", "interrupted": "stopped; --resume continues the run"}
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class RunState:
         records: records of its log.
         problem: problem with a damaged line of the log; "" without one.
         status: content of ``status.json``; {} if there is none.
-        active: a process of this machine uses the folder; None for a run on another machine.
-        age: seconds since the log was written.
+        active: True if a process uses the folder; None (unknown) for a run on another machine.
+        age: seconds since the last write to the log.
     """
 
     folder: Path
@@ -55,7 +55,7 @@ class RunState:
 
     @property
     def step(self) -> int:
-        """Number of finished steps that are logged."""
+        """Last step in the log."""
         return max((record["step"] for record in self.records), default=0)
 
     @property
@@ -65,31 +65,31 @@ class RunState:
 
     @property
     def ended(self) -> bool:
-        """True if no further records are expected."""
+        """True if no further log records are expected."""
         if self.active:
             return False
         return self.active is False or bool(self.status.get("end"))
 
     @property
     def text(self) -> str:
-        """The state in words."""
+        """Description of the state."""
         end = self.status.get("end")
         if self.active and not end:
             return "running" if self.records or self.status else "starting"
         if self.active:
             return "being resumed, or writing its report"
         if self.active is None and not end:
-            where = f"on {self.status.get('host')}, last line {duration(self.age)} ago"
-            return f"running {where}" if self.age < _STALE else f"no new line: {where}"
+            where = f"on {self.status.get('host')}, last log record {duration(self.age)} ago"
+            return f"running {where}" if self.age < _STALE else f"probably not running: {where}"
         if end:
             return _ENDS.get(end, end if end.startswith("error") else f"ended early: {end}")
         if not self.status:
             return f"not running; step {self.step}" if self.records else "not started"
-        return f"killed after step {self.step}; --resume continues"
+        return f"killed after step {self.step}; --resume continues the run"
 
     @property
     def seconds_per_step(self) -> float | None:
-        """Time of a step in the last records; None without two records."""
+        """Mean time per step over the last records; None if it is unknown."""
         recent = self.train[-_RECENT:]
         if not recent or "seconds" not in recent[-1]["time"]:
             return None
@@ -110,7 +110,7 @@ def read_run_state(folder: Path) -> RunState:
     """Read the state of a run.
 
     Raises:
-        DataError: the folder does not exist, or is not that of a run.
+        DataError: the folder does not exist, or is not the output directory of a run.
     """
     if not is_folder(folder):
         what = "is a file; give its folder" if exists(folder) else "no such folder"

@@ -15,17 +15,17 @@ _WIDE = 90  # characters of a terminal with two plots side by side
 _PLOT = 8  # lines of a plot
 _GAP = 3  # characters between plots
 _VALIDATIONS, _WARNINGS = 5, 3  # shown
-_CLASSES = 12  # shown; of more classes, the best and the worst
+_CLASSES = 12  # shown; if there are more, the best and the worst ones
 _METRICS = ("AP", "AP50", "AP75", "bbox_AP", "top1", "top5", "val_loss")
 
 
 def view_lines(run: RunState, width: int, *, blocks: bool = True) -> list[str]:
-    """Return the whole state of a run.
+    """Return the complete view of a run.
 
     Args:
         run: the run.
         width: characters per line.
-        blocks: draw plots with block characters.
+        blocks: draw plots with block characters; False: ASCII only.
     """
     lines = [f"{run.folder}: {run.text}"]
     if run.train:
@@ -39,7 +39,7 @@ def view_lines(run: RunState, width: int, *, blocks: bool = True) -> list[str]:
 
 
 def step_text(run: RunState, record: Mapping[str, Any]) -> str:
-    """Return the progress at a record of training."""
+    """Return the progress of the run at a training record."""
     time, total = record["time"], run.total
     parts = [f"step {record['step']:,}/{f'{total:,}' if total else '?'}"]
     if total:
@@ -56,7 +56,7 @@ def step_text(run: RunState, record: Mapping[str, Any]) -> str:
 
 
 def _plots(run: RunState, width: int, blocks: bool) -> list[str]:
-    """Return the loss, and the best metric of the validations, side by side if there is room."""
+    """Return plots of the loss and of the main validation metric, side by side if the terminal is wide enough."""
     loss = [(one["step"], one["loss"]) for one in run.train if one.get("loss") is not None]
     metric = next((name for name in _METRICS if any(name in one for one in run.validations)), None)
     values = [(one["step"], one[metric]) for one in run.validations if metric and one.get(metric) is not None]
@@ -73,7 +73,7 @@ def _plots(run: RunState, width: int, blocks: bool) -> list[str]:
 
 
 def validation_table(run: RunState) -> list[str]:
-    """Return the last validations, the best one marked."""
+    """Return a table of the last validations, in which the best one is marked."""
     shown = run.validations[-_VALIDATIONS:]
     names = [name for name in _METRICS if any(one.get(name) is not None for one in shown)]
     if not names:

@@ -16,7 +16,7 @@ from tldet.workflows.watch.view import step_text, view_lines
 if TYPE_CHECKING:
     from rich.console import Console
 
-_FIRST = 10  # records that are printed at the start if the output is not a terminal
+_FIRST = 10  # records printed at the start if the output is not a terminal
 _METRICS = ("AP", "AP50", "bbox_AP", "top1", "top5", "val_loss")
 
 
@@ -24,11 +24,11 @@ _METRICS = ("AP", "AP50", "bbox_AP", "top1", "top5", "val_loss")
 def watch(request: WatchRequest) -> None:
     """Show the state of a run until it ends; Ctrl-C ends the display, not the run.
 
-    A terminal shows plots of loss and metric, the last validations, the data and warnings. Other outputs get a line for
-    each record of the log.
+    In a terminal, this shows plots of the loss and the main metric, the last validations, splits and warnings. Other
+    outputs get one line per log record.
 
     Raises:
-        DataError: the folder is not that of a run.
+        DataError: the folder does not exist, or is not the output directory of a run.
     """
     from rich.console import Console
 
@@ -76,7 +76,7 @@ def _follow_live(console: Console, run: RunState, interval: float) -> None:
 
 
 def _follow_lines(console: Console, run: RunState, interval: float) -> None:
-    """Print a line for each new record, warning and other change."""
+    """Print a line for each new log record and warning."""
     _print(console, [f"{run.folder}: {run.text}", *_notes(run)])
     noted, done = len(_notes(run)), len(run.records)
     _print(console, _new(run, max(done - _FIRST, 0)))
@@ -88,7 +88,7 @@ def _follow_lines(console: Console, run: RunState, interval: float) -> None:
 
 
 def _notes(run: RunState) -> list[str]:
-    """Return the data and the warnings of a run, in the order in which they appear."""
+    """Return the lines on the splits, and the warnings, in the order in which they occurred."""
     problem = [f"log.jsonl: {run.problem}"] if run.problem else []
     warnings = [f"warning: {text}" for text in (*run.status.get("warnings", []), *problem)]
     return [*run.status.get("data", []), *warnings]

@@ -180,7 +180,7 @@ def test_a_stream_goes_on_after_an_image_that_cannot_be_read() -> None:
     ("change", "message"),
     [
         ({"kind": "raw"}, "was exported with --raw"),
-        ({"format": 2}, "has metadata version 2; this tldet reads 1"),
+        ({"format": 2}, "has metadata version 2, but this version of tldet reads 1"),
         ({"class_names": None}, "is not a detector exported by tldet"),
         ({"category_ids": [1]}, "has 2 class names, but 1 category ids"),
         ({"category_ids": [1, "2"]}, "category ids that are not integers"),

@@ -18,8 +18,8 @@ def evaluate_voc(truth: GroundTruth, results: Results) -> ProtocolResult:
     """Compute the AP of each class, and their mean.
 
     A detection is assigned to the object of its class with the largest IoU, if that is at least 0.5. It is ignored if
-    the object is difficult, a true positive if no detection with a higher score is assigned to the object, and otherwise
-    a false positive. AP is the area under the precision-recall curve, with precision made monotonically decreasing.
+    the object is difficult, a true positive if no detection with a higher score is assigned to the object, and else a
+    false positive. AP is the area under the precision-recall curve, with precision made monotonically decreasing.
 
     Args:
         truth: ground truth; crowd regions and objects with ``ignore`` or ``difficult`` are difficult.

@@ -81,7 +81,7 @@ def test_images_are_found_once_and_in_order(folder: Path) -> None:
     ("arguments", "message"),
     [
         (["m.onnx", "none.jpg"], "none.jpg: no such file, or a folder without images"),
-        (["m.onnx", "empty"], "empty: no such image"),
+        (["m.onnx", "empty"], "empty: no such file"),
         (["m.onnx", "in/broken.png"], "nothing predicted: 1 image could not be read"),
         (["m.onnx", "in", "--json", "in"], "'in': cannot be written (Is a directory)"),
         (["m.onnx", "in", "--json", "in/c.jpg/x.json"], "cannot be written"),

@@ -70,7 +70,7 @@ UNREADABLE = {
     "CMYK colors": encoded(Image.fromarray(RGB).convert("CMYK"), "JPEG"),
     "CMYK colors, which": encoded(Image.fromarray(RGB).convert("CMYK"), "TIFF"),
     "TIFF transparency": encoded(RGBA, "TIFF"),
-    "a transparent shade of gray": encoded(GRAY, "PNG", transparency=int(GRAY[0, 0])),
+    "a transparent gray value": encoded(GRAY, "PNG", transparency=int(GRAY[0, 0])),
     "has pixels of type float32; convert it to 8 bits": encoded(RANDOM.random((9, 9)).astype(np.float32), "TIFF"),
     "not an image that OpenCV can read": b"words",
     "is not an image that": encoded(SMOOTH, "PNG")[:-100],

@@ -208,7 +208,7 @@ def test_files_of_others_are_named(text: str | None) -> None:
     ("name", "options", "error", "message"),
     [
         ("none.onnx", {}, CheckpointError, "none.onnx: no such file"),
-        ("m.pt2", {}, CheckpointError, r"m\.pt2: must be an \.onnx or an \.xml file"),
+        ("m.pt2", {}, CheckpointError, r"m\.pt2: must be an \.onnx or \.xml file"),
         ("m.onnx", {"threads": 0}, ConfigError, "threads must be at least 1"),
         ("m.xml", {"providers": [CPU]}, ConfigError, r"m\.xml runs in OpenVINO"),
     ],

@@ -148,7 +148,7 @@ def test_a_resumed_run_evaluates_its_best_weights_again(copy: Path, monkeypatch:
         line["time"]["evaluation_seconds"] = 61.0
     (copy / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert "report: " in told(copy, BestDetections())
-    assert f"see `tldet report {copy}`" in (copy / "report.html").read_text()
+    assert f"run `tldet report {copy}`" in (copy / "report.html").read_text()
     assert len(asked) == 1
 
 

@@ -29,7 +29,8 @@ def run(bench: Bench) -> Suite:
     numbers = iter(range(1000))
 
     def train() -> None:
-        _call([*TOOL, "train", str(config), "--work-dir", str(bench.folder / f"run_{next(numbers)}")])
+        folder = str(bench.folder / f"run_{next(numbers)}")
+        _call([*TOOL, "train", "--no-report", str(config), "--work-dir", folder])
 
     name = "training run of one step"
     comparison = bench.compare(name, train, lambda: _call(TORCH), 5, warmup=0)  # the rows above have warmed the disk

@@ -77,7 +77,7 @@ def test_text_of_the_data_is_no_markup(digits: Path, tmp_path: Path) -> None:
 def test_errors(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match="--augment light strong: light cannot be combined"):
         browse(digits, html=tmp_path / "a.html", augmented=True, augment=["light", "strong"])
-    with pytest.raises(DataError, match=r"has no test split \(it has train\)"):
+    with pytest.raises(DataError, match=r"has no test split \(splits: train\)"):
         browse(digits / "train" / "_annotations.coco.json", html=tmp_path / "a.html", split="test")
     assert not (tmp_path / "a.html").exists()
     assert main(["browse", str(tmp_path / "nothing"), "--html", str(tmp_path / "a.html")]) == 2

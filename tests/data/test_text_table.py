@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tldet.data.text_table import TextTable
+from tldet.data.index import TextTable
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=[]), max_size=5), max_size=5))

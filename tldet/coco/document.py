@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tldet.coco.records import Annotation, Category, CocoSource, Document, Image, not_json, read_json_text
+from tldet.coco.records import Annotation, Category, CocoSource, Document, Image, read_json_text
 from tldet.coco.text import parse
 from tldet.coco.variants import convert_document
 from tldet.errors import DataError
@@ -131,7 +131,7 @@ def _read_to_annotations(file: BinaryIO) -> tuple[bytes, bytes]:
         the bracket that opens the list. Without such a list, the whole document and an empty text.
     """
     text = bytearray(file.read(BLOCK_BYTES).removeprefix(codecs.BOM_UTF8))
-    if not_json(bytes(text)) or json.detect_encoding(text) != "utf-8":
+    if not text.lstrip().startswith(b"{") or json.detect_encoding(text) != "utf-8":
         raise _ReadAsWhole
     searched = 0
     while (found := _START.search(text, searched)) is None:

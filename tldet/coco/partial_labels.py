@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tldet.errors import DataError
+
+if TYPE_CHECKING:
+    from tldet.coco.reader import Coco
 
 LABELED = "labeled_category_ids"  # of an image: categories annotated exhaustively on the image; missing: all
 _NAMED = 8  # known ids in a message
@@ -43,3 +46,16 @@ def labeled_table(
         table[row] = False
         table[row, [columns[key] for key in ids]] = True
     return None if table.all() else table
+
+
+def labeled_in(coco: Coco, stated: Sequence[Sequence[int] | None], name: str) -> NDArray[np.bool_] | None:
+    """Return the table of :func:`labeled_table` for the images of a file.
+
+    Args:
+        coco: its content.
+        stated: annotated categories of each image.
+        name: name of the file in messages.
+    """
+    label_of = {key: label for label, key in enumerate(sorted(category.id for category in coco.categories))}
+    images = coco.images
+    return labeled_table(stated, label_of, lambda row: f"{name}: image {images[row].id} ({images[row].file_name})")

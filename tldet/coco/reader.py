@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from typing import Any, NamedTuple
@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.coco import checks
-from tldet.coco.checks import note, require_coco_boxes
+from tldet.coco.checks import require_coco_boxes
 from tldet.coco.document import DocumentReader
 from tldet.coco.ids import NO_ID, ODD_ID, renumber_annotations
 from tldet.coco.records import Annotation, Category, CocoSource, Image
-from tldet.coco.segmentations import derive_boxes
+from tldet.coco.segmentations import derive_missing_boxes
 from tldet.coco.variants import NO_FLAG
 from tldet.errors import DataError
 from tldet.structures.image import Size
@@ -220,7 +220,7 @@ def _make_objects(name: str, columns: _Columns, reader: DocumentReader) -> tuple
         text=b"",
     )
     if missing.any():
-        found, more = _with_boxes(found, columns.boxless, reader.images, who)
+        found, more = derive_missing_boxes(found, columns.boxless, [_size(image) for image in reader.images], who)
         notes += more
     checks.sound_boxes(found.boxes, lambda row: who(int(found.rows[row])))
     return found, notes
@@ -246,23 +246,6 @@ def _columns(name: str, block: Sequence[Annotation], start: int) -> list[NDArray
 
 def _name(stated: int, row: int) -> str:
     return f"annotation {row} (counted from 0)" if stated in (NO_ID, ODD_ID) else f"annotation id {stated}"
-
-
-def _with_boxes(
-    found: Objects, texts: Mapping[int, bytes], images: Sequence[Image], who: checks.Who
-) -> tuple[Objects, list[str]]:
-    """Derive missing boxes from the segmentations; leave out annotations that have only degenerate polygons."""
-    sizes = {row: _size(images[int(found.positions[row])]) for row in texts}
-    derived = derive_boxes(texts, sizes, who)
-    boxes, kept = found.boxes.copy(), np.ones(len(found.boxes), np.bool_)
-    for row, box in derived.items():
-        kept[row] = box is not None
-        boxes[row] = 0 if box is None else box
-    notes = [
-        note(found.derived & kept, found.ids, "missing box", "derived from the segmentation", "missing boxes"),
-        note(~kept, found.ids, "annotation", "with neither a bbox nor a polygon of 3 or more points left out"),
-    ]
-    return replace(found, boxes=boxes).take(np.flatnonzero(kept)), [line for line in notes if line]
 
 
 def _size(image: Image) -> Size:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from tldet.coco.checks import note
 from tldet.errors import DataError
 from tldet.structures import rle
 from tldet.structures.image import Size
+
+if TYPE_CHECKING:
+    from tldet.coco.reader import Objects
 
 _CHUNK = 1 << 24  # bytes searched at once
 _PLAIN = np.zeros(256, np.bool_)  # True for the characters of polygons without exponents
@@ -85,7 +90,36 @@ def bounds_of(segmentation: Any, size: Size) -> list[float]:
     return box
 
 
-def derive_boxes(
+def derive_missing_boxes(
+    found: Objects, texts: Mapping[int, bytes], sizes: Sequence[Size], who: Callable[[int], str]
+) -> tuple[Objects, list[str]]:
+    """Derive missing boxes from the segmentations; leave out annotations that have only degenerate polygons.
+
+    Args:
+        found: the annotations.
+        texts: JSON text of the segmentation of each annotation without a box, by row.
+        sizes: (height, width) of each image.
+        who: name of a row in messages.
+
+    Returns:
+        The annotations, and notes that count the changes.
+
+    Raises:
+        DataError: an annotation has no segmentation, or an invalid one.
+    """
+    derived = _derive_boxes(texts, {row: sizes[int(found.positions[row])] for row in texts}, who)
+    boxes, kept = found.boxes.copy(), np.ones(len(found.boxes), np.bool_)
+    for row, box in derived.items():
+        kept[row] = box is not None
+        boxes[row] = 0 if box is None else box
+    notes = [
+        note(found.derived & kept, found.ids, "missing box", "derived from the segmentation", "missing boxes"),
+        note(~kept, found.ids, "annotation", "with neither a bbox nor a polygon of 3 or more points left out"),
+    ]
+    return replace(found, boxes=boxes).take(np.flatnonzero(kept)), [line for line in notes if line]
+
+
+def _derive_boxes(
     texts: Mapping[int, bytes], sizes: Mapping[int, Size], who: Callable[[int], str]
 ) -> dict[int, list[float] | None]:
     """Derive the missing boxes of annotations from their segmentations.

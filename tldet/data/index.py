@@ -2,24 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tldet.coco import checks
-from tldet.coco.checks import FLAT, MOVED, NAMED, OUTSIDE, clip_to_images, note
-from tldet.coco.partial_labels import labeled_table
-from tldet.coco.reader import Coco, Write, read_coco
+from tldet.coco.checks import FLAT, MOVED, OUTSIDE, clip_to_images, note
+from tldet.coco.partial_labels import labeled_in
+from tldet.coco.reader import Write, read_coco
 from tldet.coco.segmentations import parse_segmentation
 from tldet.data.index_cache import cached_fields
-from tldet.data.text_table import TextTable
-from tldet.errors import DataError
-from tldet.text import counted
+from tldet.data.index_classes import index_for_classes
+
+_CHUNK = 4096  # strings decoded at a time in iteration
+
+
+class TextTable(Sequence[str]):
+    """Sequence of strings that are decoded on access.
+
+    Args:
+        text: (B,) uint8, the UTF-8 bytes of all strings, concatenated.
+        spans: (N + 1,) int64, offset of each string in ``text``, and B.
+    """
+
+    def __init__(self, text: NDArray[np.uint8], spans: NDArray[np.int64]) -> None:
+        self.text, self.spans = np.asarray(text), np.asarray(spans)
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> TextTable:
+        """Make a table of ``texts``."""
+        encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+        spans = np.concatenate([[0], np.cumsum([len(one) for one in encoded], dtype=np.int64)]).astype(np.int64)
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), spans)
+
+    def __len__(self) -> int:
+        return len(self.spans) - 1
+
+    @overload
+    def __getitem__(self, key: int) -> str: ...
+    @overload
+    def __getitem__(self, key: slice) -> list[str]: ...
+    def __getitem__(self, key: int | slice) -> str | list[str]:
+        if isinstance(key, slice):
+            return [self._text(position) for position in range(*key.indices(len(self)))]
+        position = int(key) + len(self) if key < 0 else int(key)
+        if not 0 <= position < len(self):
+            raise IndexError(f"index {key} is out of range for {len(self)} texts")
+        return self._text(position)
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), _CHUNK):
+            spans = self.spans[start : start + _CHUNK + 1].tolist()
+            text = self.text[spans[0] : spans[-1]].tobytes()
+            yield from (_decoded(text[a - spans[0] : b - spans[0]]) for a, b in pairwise(spans))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"TextTable of {len(self)} texts"
+
+    def _text(self, position: int) -> str:
+        return _decoded(self.text[self.spans[position] : self.spans[position + 1]].tobytes())
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True)
@@ -114,54 +170,10 @@ class AnnotationIndex:
         return replace(index, _loaded_as=(classes, cache))
 
     def for_classes(self, classes: Sequence[str]) -> AnnotationIndex:
-        """Return the index with other class names; objects of further classes are left out and counted.
+        """Return the index with other class names; see :func:`~tldet.data.index_classes.index_for_classes`."""
+        return index_for_classes(self, classes)
 
-        A class that the JSON does not have counts as not annotated on any image.
-
-        Raises:
-            DataError: the JSON has none of the classes.
-        """
-        if any(name in classes and name not in self.class_names for name, _ in self.unused):
-            return self._with_unused().for_classes(classes)
-        common = [name for name in classes if name in self.class_names]
-        if not common:
-            own, others = checks.shortened(self.class_names, 8), checks.shortened(list(classes), 8)
-            raise DataError(f"{self.path}: annotations and model share no class (annotations: {own}; model: {others})")
-        if tuple(classes) == self.class_names:
-            return self
-        table = np.array([classes.index(n) if n in classes else -1 for n in self.class_names], np.int64)
-        ids = tuple(self.category_ids[self.class_names.index(n)] if n in self.class_names else -1 for n in classes)
-        labels = table[self.labels]
-        labeled = self._labeled_for(classes)
-        index = replace(self, labels=labels, labeled=labeled, class_names=tuple(classes), category_ids=ids)
-        if (labels < 0).any():
-            index = index._keep(labels >= 0)
-        unknown = sorted(set(self.class_names) - set(classes))
-        count, named = counted(int((labels < 0).sum()), "object"), ", ".join(unknown[:NAMED])
-        line = f"{count} left out: the model does not have their classes ({named})"
-        return replace(index, notes=(*self.notes, line)) if unknown else index
-
-    def _with_unused(self) -> AnnotationIndex:
-        """Add the dropped supercategory entry as a class without objects, for a model that has this class."""
-        names, ids = zip(*self.unused, strict=True)
-        column = np.ones((len(self), len(names)), np.bool_)
-        labeled = None if self.labeled is None else np.concatenate([self.labeled, column], 1)
-        return replace(
-            self,
-            class_names=(*self.class_names, *names),
-            category_ids=(*self.category_ids, *ids),
-            labeled=labeled,
-            unused=(),
-        )
-
-    def _labeled_for(self, classes: Sequence[str]) -> NDArray[np.bool_] | None:
-        known = np.array([name in self.class_names for name in classes])
-        if self.labeled is None:
-            return None if known.all() else np.broadcast_to(known, (len(self), len(known)))
-        columns = [self.class_names.index(name) if name in self.class_names else 0 for name in classes]
-        return np.asarray(self.labeled[:, columns] & known)
-
-    def _keep(self, rows: NDArray[np.bool_]) -> AnnotationIndex:
+    def keep(self, rows: NDArray[np.bool_]) -> AnnotationIndex:
         """Return the index with the objects of some rows (A,) only."""
         counts = np.concatenate([[0], np.cumsum(rows)])
         return replace(
@@ -208,7 +220,7 @@ def _parse(path: Path, write: Write | None) -> dict[str, Any]:
         file_rows=objects.rows,
         spans=objects.spans,
         raw=np.frombuffer(objects.text, np.uint8),
-        labeled=_labeled(path, coco),
+        labeled=None if (stated := coco.labeled()) is None else labeled_in(coco, stated, str(path)),
         notes=coco.notes,
         unused=((str(coco.unused.name), coco.unused.id),) if coco.unused else (),
     )
@@ -231,20 +243,11 @@ def _corners(path: Path, xywh: NDArray[np.float64], ids: NDArray[np.int64]) -> N
     return boxes
 
 
-def _labeled(path: Path, coco: Coco) -> NDArray[np.bool_] | None:
-    stated = coco.labeled()
-    if stated is None:
-        return None
-    label_of = {key: label for label, key in enumerate(sorted(category.id for category in coco.categories))}
-    images = coco.images
-    return labeled_table(stated, label_of, lambda row: f"{path}: image {images[row].id} ({images[row].file_name})")
-
-
 def _clip_to_images(index: AnnotationIndex, xywh: NDArray[np.float64]) -> AnnotationIndex:
     """Clip boxes to their images and leave out those of zero extent or outside; count all three in notes."""
     found = clip_to_images(index.boxes, xywh, np.repeat(index.sizes, np.diff(index.offsets), axis=0))
     rows = ((found.flat, FLAT), (found.outside, OUTSIDE), (found.moved, MOVED))
     notes = [note(which, index.annotation_ids, "box", text, "boxes") for which, text in rows]
     kept = replace(index, boxes=found.clipped)
-    kept = kept if found.kept.all() else kept._keep(found.kept)
+    kept = kept if found.kept.all() else kept.keep(found.kept)
     return replace(kept, notes=(*kept.notes, *(line for line in notes if line)))

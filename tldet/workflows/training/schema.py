@@ -1,24 +1,32 @@
-"""Keys of a training config, and its plain sections."""
+"""Keys of a training config, its plain sections, and checks that its model fits the data."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tldet.config import ComponentType, Config, build_settings, validate_config
 from tldet.data.settings import DatasetOptions, LoaderSettings
 from tldet.engine.schedule import ScheduleSettings
 from tldet.engine.state import TrainSettings
-from tldet.errors import ConfigError
+from tldet.errors import ConfigError, DataError
 from tldet.models.backbones import BackboneOptions
 from tldet.models.classifier import ClassifierSettings
 from tldet.models.detector import Preprocess
 from tldet.registry import BACKBONES, DATASETS, HEADS, HOOKS, NECKS, OPTIMIZERS, TRANSFORMS
+from tldet.text import counted
 from tldet.transfer.class_match import MatchSettings
 from tldet.transfer.freeze import FreezeSettings
 from tldet.transfer.l2_sp import L2SPSettings
 from tldet.transfer.teacher import TeacherSettings
+
+if TYPE_CHECKING:
+    from tldet.models.detector import Detector
+    from tldet.workflows.training.datasets import AnyDataset
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -126,3 +134,51 @@ def with_bad_image(config: Mapping[str, Any], value: str | None) -> dict[str, An
         return dict(config)
     splits = {key: one for key, one in data.items() if isinstance(one, Mapping) and "annotations" in one}
     return {**config, "data": {**data, **{key: {**one, "on_bad_image": value} for key, one in splits.items()}}}
+
+
+def check_class_count(config: Config, dataset: AnyDataset) -> None:
+    """Require as many classes in the head as in the data.
+
+    Raises:
+        ConfigError: the numbers differ.
+    """
+    stated, found = config.get("model.head.num_classes", 80), len(dataset.class_names)
+    if stated != found:
+        names = ", ".join(dataset.class_names[:5]) + (", ..." if found > 5 else "")
+        raise ConfigError(
+            f"model.head.num_classes: is {stated} (in {config.origin('model.head.num_classes')}), but "
+            f"{dataset.index.path} has {counted(found, 'class', 'classes')} ({names}): set it to {found}"
+        )
+
+
+def require_masks(config: Config, detector: Detector, train: AnyDataset) -> None:
+    """Check that masks are loaded for a mask model, and evaluated for a mask model only.
+
+    Raises:
+        ConfigError: a config key does not fit the model.
+        DataError: no object has a segmentation.
+    """
+    head = config.get("model.head.type")
+    if not detector.predicts_masks:
+        if config.get("evaluation.type") == "segm":
+            origin = config.origin("evaluation.type")
+            raise ConfigError(
+                f"evaluation.type: is 'segm' (in {origin}), but {head} predicts no masks; set it to 'bbox'"
+            )
+        return
+    for part in ("train", "val"):
+        key = f"data.{part}.masks"
+        if config.get(f"data.{part}") and not config.get(key):
+            raise ConfigError(f"{key}: must be True for {head}, which predicts masks (in {config.origin(key)})")
+    objects = int((~train.index.crowd).sum())
+    without = objects - int((train.has_mask() & ~train.index.crowd).sum())
+    if objects and without == objects:
+        raise DataError(
+            f"{train.index.path}: none of the {objects:,} objects has a segmentation, which {head} needs; add polygons "
+            "or RLEs, or choose a box detector such as faster_rcnn_lite0"
+        )
+    if without:
+        path = train.index.path
+        log.warning(
+            "%s: %d of %s without a segmentation; not used for the mask loss", path, without, counted(objects, "object")
+        )

@@ -26,7 +26,6 @@ from tldet.workflows.training.data_summary import split_lines
 from tldet.workflows.training.datasets import AnyDataset, build_dataset, check_has_objects, check_images
 from tldet.workflows.training.initial_weights import LoadedWeights, WeightsSource, initial_weights
 from tldet.workflows.training.meta import versions
-from tldet.workflows.training.model_checks import check_class_count, require_masks
 from tldet.workflows.training.outcome import Outcome, ResultKeeper, stored_result
 from tldet.workflows.training.recipes import load_config
 from tldet.workflows.training.report import print_outcome
@@ -34,7 +33,7 @@ from tldet.workflows.training.request import TrainRequest
 from tldet.workflows.training.resume_checks import refuse_changed_classes
 from tldet.workflows.training.run_config import using
 from tldet.workflows.training.run_folder import RunFiles, has_checkpoint
-from tldet.workflows.training.schema import Settings, checked_settings, with_bad_image
+from tldet.workflows.training.schema import Settings, check_class_count, checked_settings, require_masks, with_bad_image
 from tldet.workflows.training.status import RunStatus
 from tldet.workflows.training.validation import Validation
 

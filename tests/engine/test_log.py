@@ -27,6 +27,13 @@ DAMAGED = {
     "step of another kind": b'{"type": "train", "step": "8", "time": {}}\n',
     "step true": b'{"type": "train", "step": true, "time": {}}\n',
     "value of another kind": b'{"type": "train", "step": 8, "loss": [1], "time": {}}\n',
+    "NaN": b'{"type": "train", "step": 8, "loss": NaN, "time": {}}\n',
+    "beyond a float": b'{"type": "train", "step": 8, "loss": 1e400, "time": {}}\n',
+    "negative step": b'{"type": "train", "step": -8, "time": {}}\n',
+    "another type": b'{"type": ["train"], "step": 8, "time": {}}\n',
+    "time of another kind": b'{"type": "train", "step": 8, "time": 3}\n',
+    "seconds of another kind": b'{"type": "train", "step": 8, "time": {"seconds": null}}\n',
+    "best without its step": b'{"type": "val", "step": 8, "best": 0.5, "time": {}}\n',
     "digits": b'{"type": "train", "step": 1' + b"0" * 5000 + b', "time": {}}\n',
     "deep": b"[" * 100_000 + b"\n",
 }

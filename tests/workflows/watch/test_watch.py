@@ -238,6 +238,37 @@ def test_in_use(tmp_path: Path) -> None:
         read_run_state(tmp_path / "none")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"total_steps": "40"},
+        {"warnings": 5},
+        {"warnings": [None]},
+        {"data": {}},
+        {"end": ["finished"]},
+        {"last": []},
+        {"last": {"step": 3}},
+        {"last": {"step": 3, "AP": {"cat": None}}},
+        {"host": 7},
+    ],
+)
+def test_a_status_with_a_value_of_another_kind_is_ignored(
+    folder: Path, capsys: pytest.CaptureFixture[str], damage: dict[str, Any]
+) -> None:
+    (folder / STATUS_NAME).write_text(json.dumps({**STATUS, **damage}))
+    assert read_status(folder / STATUS_NAME) == {}
+    assert main(["watch", str(folder)]) == 0
+    assert "step 20/?" in capsys.readouterr().out
+
+
+def test_plots_of_steps_out_of_order_and_of_huge_values() -> None:
+    assert text_plot([3, 1, 2], [30, 10, 20], width=40, height=3) == text_plot(
+        [1, 2, 3], [10, 20, 30], width=40, height=3
+    )
+    huge = text_plot([1, 2, 3], [1e308, -1e300, 1e300], width=40, height=3)
+    assert huge == text_plot([2, 3], [-1e300, 1e300], width=40, height=3)
+
+
 def test_text_plot() -> None:
     lines = text_plot([0, 1, 2, 3], [0.0, 1.0, float("nan"), 3.0], width=20, height=2)
     assert [len(line) for line in lines] == [20, 20, 20]

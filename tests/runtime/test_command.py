@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -167,3 +168,19 @@ def test_too_little_memory(folder: Path, session: FakeSession, capsys: pytest.Ca
     session.run = fail  # type: ignore[method-assign]
     assert run_command(["m.onnx", "in/c.jpg"]) == 2
     assert capsys.readouterr().err == "tldet-runtime: error: out of memory; reduce --batch-size\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_and_links_are_not_replaced(folder: Path) -> None:
+    os.mkfifo("pipe")
+    reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert run_command(["m.onnx", "in/c.jpg", "--json", "pipe"]) == 0
+        assert len(json.loads(os.read(reader, 1 << 16))) == 2
+    finally:
+        os.close(reader)
+    assert Path("pipe").is_fifo()
+    Path("link.json").symlink_to("target.json")
+    assert run_command(["m.onnx", "in/c.jpg", "--json", "link.json"]) == 0
+    assert Path("link.json").is_symlink()
+    assert len(json.loads(Path("target.json").read_text())) == 2

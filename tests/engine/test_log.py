@@ -11,7 +11,7 @@ import pytest
 
 from tests.tools import no_longer_than
 from tldet.engine.logging import JsonLog, read_log
-from tldet.errors import OutputError
+from tldet.errors import DataError, OutputError
 
 GOOD = b'{"type": "train", "step": 4, "loss": 1.0, "time": {}}\n'
 DAMAGED = {
@@ -52,6 +52,11 @@ def test_damaged_lines_are_removed_with_a_warning(
     assert path.read_bytes() == GOOD
     (record,) = caplog.records
     assert f"{path}: line 2 is damaged; this line and {int(bool(after))} after it are ignored" in record.message
+
+
+def test_a_missing_log_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"log\.jsonl: no such file"):
+        read_log(tmp_path / "log.jsonl")
 
 
 def test_a_half_written_last_line_needs_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tldet.engine.progress import Reporter
-from tldet.errors import OutputError
+from tldet.errors import DataError, OutputError
 from tldet.system.inputs import exists, read_file
 from tldet.system.memory import device_peak_mb
 from tldet.system.output import naming, write_bytes
@@ -71,9 +71,13 @@ class JsonLog:
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """Read the records of a ``log.jsonl`` up to its end or the first damaged line."""
+    """Read the records of a ``log.jsonl`` up to its end or the first damaged line.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     path = Path(path)
-    return [record for _, record in _records(path.read_bytes(), path)]
+    return [record for _, record in _records(read_file(path, DataError), path)]
 
 
 def parse_log(content: bytes) -> tuple[list[tuple[bytes, dict[str, Any]]], str]:

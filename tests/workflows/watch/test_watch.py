@@ -1,6 +1,7 @@
 """``tldet watch`` on runs in every state: starting, running, finished, killed, damaged, and on other folders."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -259,6 +260,24 @@ def test_a_status_with_a_value_of_another_kind_is_ignored(
     assert read_status(folder / STATUS_NAME) == {}
     assert main(["watch", str(folder)]) == 0
     assert "step 20/?" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_opened(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / STATUS_NAME).unlink()
+    os.mkfifo(folder / STATUS_NAME)
+    assert read_status(folder / STATUS_NAME) == {}
+    (folder / "log.jsonl").unlink()
+    os.mkfifo(folder / "log.jsonl")
+    assert main(["watch", str(folder)]) == 2
+    assert capsys.readouterr().err.endswith("log.jsonl: is a pipe, not a regular file\n")
+
+
+@pytest.mark.parametrize("interval", ["0", "nan", "1e300"])
+def test_intervals_are_checked(folder: Path, capsys: pytest.CaptureFixture[str], interval: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["watch", str(folder), "--interval", interval])
+    assert "--interval: must be above 0 and at most 86400" in capsys.readouterr().err
 
 
 def test_plots_of_steps_out_of_order_and_of_huge_values() -> None:

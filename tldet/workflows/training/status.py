@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tldet.errors import OutputError
+from tldet.errors import DataError, OutputError
+from tldet.system.inputs import read_file
 from tldet.system.output import write_text
 
 if TYPE_CHECKING:
@@ -143,9 +144,9 @@ class RunStatus(logging.Handler):
 def read_status(path: Path) -> dict[str, Any]:
     """Read the status of a run; {} if there is none, or it is damaged."""
     try:
-        content = path.read_bytes()
+        content = read_file(path, DataError)
         msgspec.json.decode(content, type=_Status)
         found: dict[str, Any] = msgspec.json.decode(content)
-    except (OSError, ValueError, RecursionError):  # msgspec's errors are ValueErrors
+    except (DataError, ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return {}
     return found

@@ -141,3 +141,43 @@ def test_a_key_with_escapes_and_a_document_without_annotations(tmp_path: Path, b
     path.write_text(json.dumps(whole), encoding="utf-8")
     reader = DocumentReader(path, "the file")
     assert (list(reader), reader.listed, len(reader.images)) == ([[]], False, 4)
+
+
+@pytest.mark.parametrize("key", ['x"annotations', 'annotations"x', "\\"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_list_whose_key_ends_like_that_of_the_annotations(
+    tmp_path: Path, block_bytes: int, key: str, first: bool
+) -> None:
+    whole = parts(("images", "categories", "annotations"), 30, {})
+    other = {key: [annotation(100 + row) for row in range(9)]}
+    (tmp_path / "some.json").write_text(json.dumps({**other, **whole} if first else {**whole, **other}))
+    assert read(tmp_path / "some.json") == expected(whole)
+
+
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_list_that_occurs_twice_once_with_escapes(tmp_path: Path, block_bytes: int, key: str, first: bool) -> None:
+    text = json.dumps(parts(("images", "annotations", "categories"), 9, {}))
+    escaped = f'"{key[:-1]}\\u0073": []'
+    (tmp_path / "some.json").write_text(f"{{{escaped}, {text[1:]}" if first else f"{text[:-1]}, {escaped}}}")
+    with pytest.raises(DataError, match=f'the file: "{key}" occurs twice'):
+        blocks(tmp_path / "some.json")
+
+
+def test_a_key_that_is_not_utf_8(tmp_path: Path, block_bytes: int) -> None:
+    text = json.dumps({**parts(("images", "annotations", "categories"), 9, {}), "a?o": {"annotations": 1}})
+    (tmp_path / "some.json").write_bytes(text.encode().replace(b"a?o", b"a\xf1o"))
+    with pytest.raises(DataError, match=r"the file: is not UTF-8 \(byte 0xf1"):
+        blocks(tmp_path / "some.json")
+
+
+@pytest.mark.parametrize("odd", ["rle", "nan"])
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path, block_bytes: int, odd: str) -> None:
+    path = tmp_path / "some.json"
+    path.write_text(json.dumps(parts(("images", "annotations", "categories"), 30, ODD[odd])))
+    read_blocks = iter(DocumentReader(path, "the file"))
+    next(read_blocks)
+    with path.open("a") as file:
+        file.write(" ")
+    with pytest.raises(DataError, match="the file: has changed while it was read"):
+        list(read_blocks)

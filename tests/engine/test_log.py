@@ -11,7 +11,7 @@ import pytest
 
 from tests.tools import no_longer_than
 from tldet.engine.logging import JsonLog, read_log
-from tldet.errors import OutputError
+from tldet.errors import DataError, OutputError
 
 GOOD = b'{"type": "train", "step": 4, "loss": 1.0, "time": {}}\n'
 DAMAGED = {
@@ -27,6 +27,13 @@ DAMAGED = {
     "step of another kind": b'{"type": "train", "step": "8", "time": {}}\n',
     "step true": b'{"type": "train", "step": true, "time": {}}\n',
     "value of another kind": b'{"type": "train", "step": 8, "loss": [1], "time": {}}\n',
+    "NaN": b'{"type": "train", "step": 8, "loss": NaN, "time": {}}\n',
+    "beyond a float": b'{"type": "train", "step": 8, "loss": 1e400, "time": {}}\n',
+    "negative step": b'{"type": "train", "step": -8, "time": {}}\n',
+    "another type": b'{"type": ["train"], "step": 8, "time": {}}\n',
+    "time of another kind": b'{"type": "train", "step": 8, "time": 3}\n',
+    "seconds of another kind": b'{"type": "train", "step": 8, "time": {"seconds": null}}\n',
+    "best without its step": b'{"type": "val", "step": 8, "best": 0.5, "time": {}}\n',
     "digits": b'{"type": "train", "step": 1' + b"0" * 5000 + b', "time": {}}\n',
     "deep": b"[" * 100_000 + b"\n",
 }
@@ -45,6 +52,11 @@ def test_damaged_lines_are_removed_with_a_warning(
     assert path.read_bytes() == GOOD
     (record,) = caplog.records
     assert f"{path}: line 2 is damaged; this line and {int(bool(after))} after it are ignored" in record.message
+
+
+def test_a_missing_log_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"log\.jsonl: no such file"):
+        read_log(tmp_path / "log.jsonl")
 
 
 def test_a_half_written_last_line_needs_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

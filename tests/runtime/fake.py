@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ class FakeSession:
     """Finds two objects on each image; keeps what it was given."""
 
     name = "fake"
+    path = Path("fake.onnx")
 
     def __init__(self, **changes: Any) -> None:
         self.metadata = {**METADATA, **changes}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -125,3 +128,59 @@ def test_an_error_of_the_program_keeps_its_traceback(folder: Path, session: Fake
     session.run = lambda *_: np.zeros(3)[7]  # type: ignore[method-assign]
     with pytest.raises(IndexError):
         run_command(["m.onnx", "in/c.jpg"])
+
+
+class Unwritable(io.StringIO):
+    """A stream on a full disk, or one whose reader has ended."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error = error
+
+    def write(self, text: str) -> int:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(OSError(errno.ENOSPC, "No space left on device"), 2), (BrokenPipeError(), 1)]
+)
+def test_standard_output_that_cannot_be_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: OSError, code: int
+) -> None:
+    monkeypatch.setattr("sys.stdout", Unwritable(error))
+    told = "tldet-runtime: error: standard output: cannot be written (No space left on device)\n" if code == 2 else ""
+    for output in ([], ["--json", "-"], ["--json", "kept.json"]):
+        assert run_command(["m.onnx", "in/c.jpg", "in/a.PNG", *output]) == code
+        assert capsys.readouterr().err.endswith(told)
+    assert len(json.loads(Path("kept.json").read_text())) == 4, "files are complete"
+
+
+def test_closed_standard_output(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{name}", None)
+        assert run_command(["m.onnx", "in/c.jpg", "in/broken.png"]) == 0
+
+
+def test_too_little_memory(folder: Path, session: FakeSession, capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(*_: object) -> list[np.ndarray]:
+        raise MemoryError
+
+    session.run = fail  # type: ignore[method-assign]
+    assert run_command(["m.onnx", "in/c.jpg"]) == 2
+    assert capsys.readouterr().err == "tldet-runtime: error: out of memory; reduce --batch-size\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_and_links_are_not_replaced(folder: Path) -> None:
+    os.mkfifo("pipe")
+    reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert run_command(["m.onnx", "in/c.jpg", "--json", "pipe"]) == 0
+        assert len(json.loads(os.read(reader, 1 << 16))) == 2
+    finally:
+        os.close(reader)
+    assert Path("pipe").is_fifo()
+    Path("link.json").symlink_to("target.json")
+    assert run_command(["m.onnx", "in/c.jpg", "--json", "link.json"]) == 0
+    assert Path("link.json").is_symlink()
+    assert len(json.loads(Path("target.json").read_text())) == 2

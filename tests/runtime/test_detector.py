@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tldet.runtime.metadata import parse_metadata
 from tldet.runtime.network import open_session
 from tldet.runtime.onnx_session import CPU, CUDA, _providers
 from tldet.runtime.scores import ScoreSettings
+from tldet.runtime.session import require_inputs
 
 VARIANTS: list[dict[str, Any]] = [
     {}, {"size": [96, 128], "batch": 1}, {"size": [64, 160]}, {"masks": MASKS},
@@ -190,6 +192,15 @@ def test_a_stream_goes_on_after_an_image_that_cannot_be_read() -> None:
         ({"size": [96, 100]}, r"has size \[96, 100\] in its metadata; it must be two multiples of 32"),
         ({"size": 96}, "has size 96"),
         ({"batch": 4}, "has batch 4"),
+        ({"format": 0}, "is not a detector exported by tldet"),
+        ({"format": True}, "is not a detector exported by tldet"),
+        ({"class_names": [], "category_ids": []}, "has no class names"),
+        ({"category_ids": [1, 2**63]}, "category ids that are not integers of 64 bits"),
+        ({"input": {"short": 10**7, "long": 10**7}}, "it must be short and long in pixels"),
+        ({"size": [32 * 10**6, 32 * 10**6]}, "at most 179 million pixels, or null"),
+        ({"scores": 5}, "has scores 5"),
+        ({"masks": {"threshold": "x", "paste": "sampled"}}, "a threshold from 0 to 1 and a known paste"),
+        ({"masks": {"threshold": 0.5, "paste": "x"}}, "a threshold from 0 to 1 and a known paste"),
         ({"masks": {"threshold": 0.5}}, "has masks"),
     ],
 )
@@ -199,7 +210,7 @@ def test_malformed_metadata_is_one_line(change: dict[str, Any], message: str) ->
     assert str(raised.value).startswith("m.onnx: ")
 
 
-@pytest.mark.parametrize("text", [None, "", "[]", "{", '{"format": 1}'])
+@pytest.mark.parametrize("text", [None, "", "[]", "{", '{"format": 1}', "[" * 100_000, "1" * 5000])
 def test_files_of_others_are_named(text: str | None) -> None:
     with pytest.raises(CheckpointError, match=r"m\.onnx: is not a detector exported by tldet"):
         parse_metadata(text, Path("m.onnx"))
@@ -265,3 +276,33 @@ def test_scores_are_selected_as_tensors_are() -> None:
             rows, scores = settings.select(found.scores.numpy(), found.labels.numpy(), score)
             assert chosen.scores.tolist() == scores.tolist()
             assert chosen.labels.tolist() == found.labels.numpy()[rows].tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda found: found[:3], "has 3 outputs instead of 4"),
+        (lambda found: [*found[:3], found[3][:0]], "has outputs of the shapes"),
+        (lambda found: [found[0][..., :2], *found[1:]], "has outputs of the shapes"),
+        (lambda found: [*found[:2], found[2] + 5, found[3]], "outputs labels beyond its 2 classes"),
+        (lambda found: [*found[:2], found[2] - 1, found[3]], "outputs labels beyond its 2 classes"),
+        (lambda found: [*found[:3], found[3] + 50], "outputs numbers of detections beyond its rows"),
+        (lambda found: [found[0] * np.nan, *found[1:]], "outputs boxes or scores that are not finite"),
+    ],
+)
+def test_outputs_that_are_not_detections(
+    monkeypatch: pytest.MonkeyPatch, change: Callable[[list[Any]], list[Any]], message: str
+) -> None:
+    session = FakeSession()
+    whole = session.run
+    monkeypatch.setattr(session, "run", lambda images, sizes: change(whole(images, sizes)))
+    monkeypatch.setattr("tldet.runtime.detector.open_session", lambda *_, **__: session)
+    with pytest.raises(CheckpointError, match=rf"fake\.onnx: {message}.*; export the detector again"):
+        NumpyDetector("fake.onnx")(image_of(60, 90))
+
+
+def test_graphs_with_other_inputs() -> None:
+    require_inputs(Path("m.onnx"), {"images": "uint8", "sizes": "int64"})
+    for types in ({}, {"images": "float", "sizes": "int64"}, {"x": "uint8"}):
+        with pytest.raises(CheckpointError, match=r"m\.onnx: has the inputs .* instead of images \(uint8\), sizes"):
+            require_inputs(Path("m.onnx"), types)

@@ -19,8 +19,8 @@ from tldet.cli.arguments import add_import
 from tldet.cli.commands import COMMANDS
 from tldet.cli.parser import Parser
 from tldet.cli.process import prepare_process
-from tldet.cli.streams import discard_output, error_stream, output_stream
 from tldet.errors import ConfigError, OutputError, TldetError, shorten
+from tldet.runtime.streams import discard_output, error_stream, output_stream
 from tldet.system import signals
 from tldet.system.signals import stop_signals
 

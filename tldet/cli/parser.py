@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
-from tldet.cli.streams import error_stream, output_stream
 from tldet.cli.suggestions import near, suggestion
+from tldet.runtime.streams import error_stream, output_stream
 
 
 class Parser(ArgumentParser):

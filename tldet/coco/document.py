@@ -15,7 +15,7 @@ from collections.abc import Generator, Iterator
 from itertools import islice
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -31,9 +31,11 @@ BLOCK_BYTES = 1 << 20  # bytes read at a time
 _LISTS = ("images", "annotations", "categories")
 _START = re.compile(rb'"annotations"\s*:\s*\[')
 _LONGEST_START = 1024  # bytes of a match of _START that may be split between two reads
+_ESCAPED_KEY = re.compile(rb'\\u00[0-9A-Za-z\\]{2,66}"\s*:')
 _BETWEEN = re.compile(rb"\},\s*(?=\{)")
 _TRIES = 8  # positions tried as the end of a block
 _MOST_ENDS = 64  # ends of objects searched for such positions; the last record may contain some, such as RLEs
+_T = TypeVar("_T")
 _FAILED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -76,12 +78,19 @@ class DocumentReader:
             yield self._keep(convert_document(self.source, Document, self.name))
             return
         path, count = Path(self.source), 0
+        version = self._version(path)
         try:
             for block in self._blocks(path):
                 count += len(block)
                 yield block
         except _ReadAsWhole:
             yield self._whole(path)[count:]
+        if self._version(path) != version:
+            raise DataError(f"{self.name}: has changed while it was read; start again when the file is complete")
+
+    def _version(self, path: Path) -> tuple[int, int, int]:
+        status = require_file(path, DataError, self.name)
+        return status.st_ino, status.st_size, status.st_mtime_ns
 
     def _blocks(self, path: Path) -> Iterator[list[Annotation]]:
         """Decode the annotations while the file is read.
@@ -89,19 +98,21 @@ class DocumentReader:
         Raises:
             _ReadAsWhole: this is not possible for the file.
         """
-        require_file(path, DataError, self.name)
         try:
             with path.open("rb") as file:
                 start, rest = _read_to_annotations(file)
-                before = _decode(start)
-                if before.annotations:  # a key spelled with escapes
+                before, end = _decode(start, _Part), b"{}"
+                if before.annotations != (UNSET if rest is None else []):  # the match is a part of another key
                     raise _ReadAsWhole
-                rest = yield from _decode_blocks(file, rest)
-                end = b'{"annotations":[' + rest + file.read() if before.annotations == [] else b"{}"
+                if rest is not None:
+                    rest = yield from _decode_blocks(file, rest)
+                    end = b'{"annotations":[' + rest + file.read()
         except OSError as error:
             raise DataError(f"{self.name}: cannot be read: {error.strerror}") from None
-        after = _decode(end)
+        after = _decode(end, _Part)
         if any(_count(start, key) + _count(end, key) > 1 + (key == "annotations") for key in _LISTS):
+            raise _ReadAsWhole
+        if _ESCAPED_KEY.search(start) or _ESCAPED_KEY.search(end):  # may be a list that occurs twice
             raise _ReadAsWhole
         images, categories = after.images or before.images, after.categories or before.categories
         if isinstance(images, UnsetType) or isinstance(categories, UnsetType):
@@ -123,12 +134,12 @@ class DocumentReader:
         return self._keep(document)
 
 
-def _read_to_annotations(file: BinaryIO) -> tuple[bytes, bytes]:
+def _read_to_annotations(file: BinaryIO) -> tuple[bytes, bytes | None]:
     """Read up to the list of annotations.
 
     Returns:
         A JSON object of the values before the annotations, with an empty list of annotations; and the text read after
-        the bracket that opens the list. Without such a list, the whole document and an empty text.
+        the bracket that opens the list. Without such a list, the whole document and None.
     """
     text = bytearray(file.read(BLOCK_BYTES).removeprefix(codecs.BOM_UTF8))
     if not text.lstrip().startswith(b"{") or json.detect_encoding(text) != "utf-8":
@@ -138,7 +149,7 @@ def _read_to_annotations(file: BinaryIO) -> tuple[bytes, bytes]:
         searched = max(0, len(text) - _LONGEST_START)
         more = file.read(BLOCK_BYTES)
         if not more:
-            return bytes(text), b""
+            return bytes(text), None
         text += more
     return bytes(text[: found.end()]) + b"]}", bytes(text[found.end() :])
 
@@ -180,9 +191,9 @@ def _places(text: bytes, start: int) -> Iterator[re.Match[bytes]]:
             yield found
 
 
-def _decode(text: bytes) -> _Part:
+def _decode(text: bytes, schema: type[_T]) -> _T:
     try:
-        return msgspec.json.decode(text, type=_Part)
+        return msgspec.json.decode(text, type=schema)
     except _FAILED:
         raise _ReadAsWhole from None
 
@@ -192,7 +203,7 @@ def _count(text: bytes, key: str) -> int:
     quoted = f'"{key}"'.encode()
     count = text.count(quoted)
     if count > 1:
-        fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        fields = _decode(text, dict[str, msgspec.Raw])
         count -= sum(bytes(value).count(quoted) for value in fields.values())
     return count
 

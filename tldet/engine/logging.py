@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tldet.engine.progress import Reporter
-from tldet.errors import OutputError
+from tldet.errors import DataError, OutputError
 from tldet.system.inputs import exists, read_file
 from tldet.system.memory import device_peak_mb
 from tldet.system.output import naming, write_bytes
@@ -71,9 +71,13 @@ class JsonLog:
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """Read the records of a ``log.jsonl`` up to its end or the first damaged line."""
+    """Read the records of a ``log.jsonl`` up to its end or the first damaged line.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     path = Path(path)
-    return [record for _, record in _records(path.read_bytes(), path)]
+    return [record for _, record in _records(read_file(path, DataError), path)]
 
 
 def parse_log(content: bytes) -> tuple[list[tuple[bytes, dict[str, Any]]], str]:
@@ -108,10 +112,23 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         record = json.loads(line) if line.endswith(b"\n") else None
     except (ValueError, RecursionError):
         return None
-    if not isinstance(record, dict) or type(record.get("step")) is not int or not {"type", "time"} <= record.keys():
+    if not isinstance(record, dict) or record.get("type") not in ("train", "val"):
         return None
-    numbers = (value for key, value in record.items() if key not in ("type", "time"))
-    return record if all(value is None or isinstance(value, (int, float)) for value in numbers) else None
+    step, best_step, times = record.get("step"), record.get("best_step"), record.get("time")
+    if not (_is_count(step) and isinstance(times, dict) and (_is_count(best_step) or record.get("best") is None)):
+        return None
+    numbers = [value for key, value in record.items() if key not in ("type", "time") and value is not None]
+    numbers += [value for key, value in times.items() if key != "at"]
+    return record if all(map(_is_number, numbers)) else None
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _is_number(value: Any) -> bool:
+    """Return True for a number as :meth:`JsonLog.write` writes it: finite, of at most 64 bits."""
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, int) and abs(value) < 2**63
 
 
 def _plain(value: Any) -> Any:

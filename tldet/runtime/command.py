@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import SCORE, __version__
 from .errors import DataError, OutputError, TldetError
 from .files import check_writable, is_file, write_file
+from .streams import discard_output, error_stream, output_stream
 
 if TYPE_CHECKING:
     from .detections import NumpyDetections
@@ -31,12 +32,18 @@ def run_command(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        return _Run(args).all(named_images(args.images))
+        code = _Run(args).all(named_images(args.images))
+        output_stream().flush()
     except KeyboardInterrupt:
         return 130
-    except TldetError as error:
-        sys.stderr.write(f"tldet-runtime: error: {error}\n")
+    except BrokenPipeError:  # the reader has ended early; no error of the command
+        discard_output(sys.stdout)
+        return 1
+    except (TldetError, MemoryError) as error:
+        message = "out of memory; reduce --batch-size" if isinstance(error, MemoryError) else error
+        error_stream().write(f"tldet-runtime: error: {message}\n")
         return 2
+    return code
 
 
 def command_parser() -> ArgumentParser:
@@ -117,6 +124,8 @@ class _Run:
         self.args, self.detector = args, NumpyDetector(args.file, args.device, **options)
         self.records: list[dict[str, Any]] = []
         self.images = self.detections = self.failed = 0
+        self.output, self.errors = output_stream(), error_stream()
+        self.unprinted: Exception | None = None  # standard output failed
 
     def all(self, images: Sequence[str]) -> int:
         """Detect on all images and write the outputs; return the exit code.
@@ -128,19 +137,21 @@ class _Run:
         for name, found in self.detector.stream(images, self.args.score, self.args.batch_size):
             if isinstance(found, DataError):
                 self.failed += 1
-                sys.stderr.write(f"{found}\n")
+                self.errors.write(f"{found}\n")
             else:
                 self._take(name, found)
         if not self.images:
             raise DataError(f"nothing predicted: {_counted(self.failed, 'image')} could not be read")
         text = json.dumps(self.records, ensure_ascii=False) + "\n"
         if self.args.json == "-":
-            sys.stdout.write(text)
+            self.output.write(text)
         elif self.args.json:
             write_file(Path(self.args.json), text.encode(errors="backslashreplace"))
         failed = f", {self.failed} could not be read" if self.failed else ""
         counts = f"{_counted(self.images, 'image')}, {_counted(self.detections, 'detection')}"
-        sys.stderr.write(f"{counts}{failed}\n")
+        self.errors.write(f"{counts}{failed}\n")
+        if self.unprinted:
+            raise self.unprinted
         return 0
 
     def _take(self, name: str, found: NumpyDetections) -> None:
@@ -151,9 +162,19 @@ class _Run:
         self.records += [{**record, "file_name": name, "category_name": category} for record, category in rows]
         if self.args.json != "-":
             objects = [f"{category} {score:.2f}" for category, score in zip(found.names, found.scores, strict=True)]
-            sys.stdout.write(f"{name}: {', '.join(objects) or 'no objects'}\n")
+            self._print(f"{name}: {', '.join(objects) or 'no objects'}\n")
         if self.args.draw:
             self._draw(name, found)
+
+    def _print(self, line: str) -> None:
+        """Print a line; if this fails, output files are completed first."""
+        try:
+            self.output.write(line)
+        except (OutputError, BrokenPipeError) as error:
+            if not (self.args.json or self.args.draw):
+                raise
+            discard_output(sys.stdout)
+            self.unprinted = error
 
     def _check_outputs(self, images: Sequence[str]) -> None:
         """Check that no output overwrites an input, and that the JSON file can be written."""

@@ -79,12 +79,15 @@ def is_file(path: PathName) -> bool:
 def write_file(path: Path, content: bytes) -> None:
     """Write a file under a temporary name and rename it; create its folder if necessary.
 
+    Symbolic links are followed; devices and pipes are written directly.
+
     Raises:
         OutputError: the file cannot be written.
     """
     with _temporary(path) as new:
         new.write_bytes(content)
-        new.replace(path)
+        if new != path:
+            new.replace(os.path.realpath(path))
 
 
 def check_writable(path: Path) -> None:
@@ -94,21 +97,31 @@ def check_writable(path: Path) -> None:
         OutputError: the file cannot be written.
     """
     with _temporary(path) as new:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        new.write_bytes(b"")
+        if new != path:
+            new.write_bytes(b"")
 
 
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """Yield a temporary path next to a file; remove it afterwards if it still exists."""
-    new = path.with_name(f".{path.name[-64:]}.{os.getpid()}.tmp")
+    """Yield a temporary path next to a file; remove it afterwards if it still exists.
+
+    For a device or a pipe, yield its path.
+    """
+    new = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():
+            yield path
+            return
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        new = target.with_name(f".{target.name[-64:]}.{os.getpid()}.tmp")
         yield new
     except (OSError, ValueError) as error:  # ValueError: a null character
         reason = getattr(error, "strerror", None) or error
         raise OutputError(f"{str(path)!r}: cannot be written ({reason}); choose another path") from None
     finally:
-        with contextlib.suppress(OSError, ValueError):
-            new.unlink(missing_ok=True)
+        if new is not None:
+            with contextlib.suppress(OSError):
+                new.unlink(missing_ok=True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from .errors import CheckpointError
-from .images import DIVISOR
+from .images import DIVISOR, MAX_PIXELS
+from .masks import Paste
 
 METADATA_KEY = "tldet"  # key of the metadata in a file
 METADATA_VERSION = 1
+_LIMIT = f"at most {MAX_PIXELS / 1e6:.4g} million pixels"
 _FIELDS = {"format": int, "kind": str, "class_names": list, "category_ids": list, "input": dict, "precision": str}
 
 
@@ -22,9 +25,10 @@ def parse_metadata(text: str | None, path: Path) -> dict[str, Any]:
     """
     try:
         metadata: Any = json.loads(text) if text else None
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         metadata = None
-    if not isinstance(metadata, dict) or any(not isinstance(metadata.get(k), t) for k, t in _FIELDS.items()):
+    valid = isinstance(metadata, dict) and all(type(metadata.get(key)) is kind for key, kind in _FIELDS.items())
+    if not valid or metadata["format"] < 1:
         raise CheckpointError(f"{path}: is not a detector exported by tldet (no metadata {METADATA_KEY!r})")
     if metadata["format"] > METADATA_VERSION:
         raise CheckpointError(
@@ -41,22 +45,38 @@ def parse_metadata(text: str | None, path: Path) -> dict[str, Any]:
 def _problem(metadata: dict[str, Any]) -> str | None:
     """Return a description of the first malformed value; None if all are valid."""
     names, ids = metadata["class_names"], metadata["category_ids"]
+    if not names:
+        return "has no class names"
     if len(names) != len(ids):
         return f"has {len(names)} class names, but {len(ids)} category ids"
-    if any(not isinstance(name, str) for name in names) or any(type(one) is not int for one in ids):
-        return "has class names that are not text, or category ids that are not integers"
-    if set(metadata["input"]) != {"short", "long"} or not _sides(metadata["input"].values()):
+    if any(not isinstance(name, str) for name in names) or any(
+        type(one) is not int or abs(one) >= 2**63 for one in ids
+    ):
+        return "has class names that are not text, or category ids that are not integers of 64 bits"
+    sides = metadata["input"]
+    if set(sides) != {"short", "long"} or not (_sides([sides["short"]] * 2) and _sides([sides["long"]])):
         return f"has input {metadata['input']!r} in its metadata; it must be short and long in pixels"
     size = metadata.get("size")
     if size is not None and not (isinstance(size, list) and len(size) == 2 and _sides(size, DIVISOR)):
-        return f"has size {size!r} in its metadata; it must be two multiples of {DIVISOR}, or null"
+        return f"has size {size!r} in its metadata; it must be two multiples of {DIVISOR}, {_LIMIT}, or null"
     if metadata.get("batch") not in (None, 1):
         return f"has batch {metadata['batch']!r} in its metadata; it must be 1 or null"
     masks = metadata.get("masks")
-    if masks is not None and not (isinstance(masks, dict) and set(masks) == {"threshold", "paste"}):
-        return f"has masks {masks!r} in its metadata; it must be threshold and paste, or null"
+    if masks is not None and not _mask_settings(masks):
+        return f"has masks {masks!r} in its metadata; it must be a threshold from 0 to 1 and a known paste, or null"
+    scores = metadata.get("scores")
+    if scores is not None and not isinstance(scores, dict):
+        return f"has scores {scores!r} in its metadata; it must be thresholds and temperature, or null"
     return None
 
 
 def _sides(values: Any, divisor: int = 1) -> bool:
-    return all(type(one) is int and one >= 1 and one % divisor == 0 for one in values)
+    valid = all(type(one) is int and one >= 1 and one % divisor == 0 for one in values)
+    return valid and math.prod(values) <= MAX_PIXELS
+
+
+def _mask_settings(masks: Any) -> bool:
+    if not isinstance(masks, dict) or set(masks) != {"threshold", "paste"}:
+        return False
+    threshold = masks["threshold"]
+    return type(threshold) in (int, float) and 0 <= threshold <= 1 and masks["paste"] in get_args(Paste)

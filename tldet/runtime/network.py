@@ -120,8 +120,30 @@ class ExportedNetwork:
         batch = np.zeros((len(images), height, width, 3), np.uint8)
         for place, image in zip(batch, images, strict=True):
             place[: image.shape[0], : image.shape[1]] = image
-        boxes, scores, labels, counts, *masks = self.session.run(batch, np.asarray(sizes, np.int64))
+        outputs = self.session.run(batch, np.asarray(sizes, np.int64))
+        if problem := self._problem(outputs, len(images)):
+            raise CheckpointError(f"{self.session.path}: {problem}; export the detector again")
+        boxes, scores, labels, counts, *masks = outputs
         return [[part[row, :count] for part in (boxes, scores, labels, *masks)] for row, count in enumerate(counts)]
+
+    def _problem(self, outputs: Sequence[NDArray[Any]], images: int) -> str | None:
+        """Explain why outputs are not detections on a number of images; None if they are."""
+        count = 5 if self.metadata.get("masks") else 4
+        if len(outputs) != count:
+            return f"has {len(outputs)} outputs instead of {count}"
+        boxes, scores, labels, counts = outputs[:4]
+        rows = scores.shape[:2]
+        shapes = [scores.shape, labels.shape, boxes.shape, counts.shape, *(one.shape[:2] for one in outputs[4:])]
+        if len(rows) != 2 or shapes != [rows, rows, (*rows, 4), (images,), rows][:count]:
+            return f"has outputs of the shapes {', '.join(str(one.shape) for one in outputs)} for {images} images"
+        valid = np.arange(rows[1]) < counts[:, None]
+        if (counts < 0).any() or (counts > rows[1]).any():
+            return "outputs numbers of detections beyond its rows"
+        if ((labels < 0) | (labels >= len(self.class_names)))[valid].any():
+            return f"outputs labels beyond its {len(self.class_names)} classes"
+        if not (np.isfinite(boxes[valid]).all() and np.isfinite(scores[valid]).all()):
+            return "outputs boxes or scores that are not finite (its weights are damaged, or exceed the precision)"
+        return None
 
     def _detections(self, outputs: Sequence[NDArray[Any]], size: Size, original: Size) -> NumpyDetections:
         boxes, scores, labels, *masks = outputs

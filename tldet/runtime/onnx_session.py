@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .errors import ConfigError
 from .metadata import METADATA_KEY, parse_metadata
-from .session import need, unloadable
+from .session import need, require_inputs, unloadable
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 
@@ -51,6 +51,9 @@ class OnnxSession:
         if first != wanted and not (device == "auto" and providers is None):
             raise ConfigError(f"ONNX Runtime could not start {wanted}: its libraries or the device are missing")
         self.metadata = parse_metadata(self._session.get_modelmeta().custom_metadata_map.get(METADATA_KEY), path)
+        inputs = self._session.get_inputs()
+        require_inputs(path, {one.name: one.type.removeprefix("tensor(").removesuffix(")") for one in inputs})
+        self.path = path
         self.name = f"ONNX Runtime {ort.__version__} on {first.removesuffix('ExecutionProvider').lower()}"
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .errors import ConfigError
 from .metadata import METADATA_KEY, parse_metadata
-from .session import need, unloadable
+from .session import need, require_inputs, unloadable
 
 HINTS = {"auto": "f32", "fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 
@@ -51,6 +51,9 @@ class OpenVinoSession:
         except RuntimeError as error:
             raise unloadable(path, error, "OpenVINO") from None
         self.metadata = parse_metadata(text, path)
+        inputs = self._model.inputs
+        require_inputs(path, {one.any_name: np.dtype(one.get_element_type().to_dtype()).name for one in inputs})
+        self.path = path
         version = openvino.__version__.partition("-")[0]
         self.name = f"OpenVINO {version} on {target.lower()}, {HINTS[precision]}"
 

@@ -45,7 +45,7 @@ class ScoreSettings:
             if not all(isinstance(value, float) and 0 <= value <= 1 for value in values):
                 raise CheckpointError(f"{name}: scores.thresholds must be a number from 0 to 1 for each class")
             thresholds = tuple(values)
-        if temperature is not None and not (isinstance(temperature, float) and temperature > 0):
+        if temperature is not None and not (isinstance(temperature, float) and 0 < temperature < np.inf):
             raise CheckpointError(f"{name}: scores.temperature must be a number above 0, not {temperature!r}")
         return cls(thresholds, temperature)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,16 +13,20 @@ from numpy.typing import NDArray
 
 from .errors import CheckpointError, ConfigError
 
+INPUTS = {"images": "uint8", "sizes": "int64"}  # of a graph
+
 
 class Session(Protocol):
     """Exported file loaded in a runtime.
 
     Attributes:
         name: name of the runtime with its device, for messages.
+        path: the file.
         metadata: metadata of the file.
     """
 
     name: str
+    path: Path
     metadata: dict[str, Any]
 
     def run(self, images: NDArray[np.uint8], sizes: NDArray[np.int64]) -> list[NDArray[Any]]:
@@ -54,3 +59,20 @@ def unloadable(path: Path, error: Exception, runtime: str) -> CheckpointError:
     """Return the error for a file that a runtime cannot load."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return CheckpointError(f"{path}: {runtime} cannot load it ({reason})")
+
+
+def require_inputs(path: Path, types: Mapping[str, str]) -> None:
+    """Check that a graph takes the inputs of a detector.
+
+    Args:
+        path: the file.
+        types: type of each input by name, such as ``uint8``.
+
+    Raises:
+        CheckpointError: it takes others.
+    """
+    if dict(types) != INPUTS:
+        found, wanted = (", ".join(f"{name} ({kind})" for name, kind in one.items()) for one in (types, INPUTS))
+        raise CheckpointError(
+            f"{path}: has the inputs {found or 'none'} instead of {wanted}; export the detector again"
+        )

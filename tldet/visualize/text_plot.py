@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII = "  ...:::#"  # in eighths of a row, as _BLOCKS
 _LABEL = 8  # characters of the values beside a plot
+_MOST = 1e300  # plotted, so that differences are finite
 LEAST_WIDTH = _LABEL + 12
 
 
@@ -17,8 +17,8 @@ def text_plot(x: Sequence[float], y: Sequence[float], *, width: int, height: int
     """Plot values as columns, with the range of y on the left and that of x below.
 
     Args:
-        x: positions, ascending.
-        y: values; those that are not finite are left out.
+        x: positions.
+        y: values; those beyond 1e300 and NaN are left out.
         width: characters per line, at least ``LEAST_WIDTH``.
         height: lines, without that of x.
         blocks: draw eighths of a line with block characters; False for ASCII.
@@ -26,7 +26,7 @@ def text_plot(x: Sequence[float], y: Sequence[float], *, width: int, height: int
     Returns:
         height + 1 lines; none without values.
     """
-    points = [(float(a), float(b)) for a, b in zip(x, y, strict=True) if math.isfinite(b)]
+    points = sorted((float(a), float(b)) for a, b in zip(x, y, strict=True) if abs(b) <= _MOST)
     if not points:
         return []
     columns = max(width, LEAST_WIDTH) - _LABEL - 1

@@ -27,8 +27,10 @@ class _Interval(NamedTuple):
     text: str
 
     def holds(self, value: Any) -> bool:
-        """Return True for a number of the type inside the interval; NaN is outside of every interval."""
+        """Return True for a number of the type in the interval; NaN and integers of more than 64 bits are in none."""
         if isinstance(value, bool) or not isinstance(value, int if self.kind is int else (int, float)):
+            return False
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:  # libraries take 64 bits
             return False
         low, high = self._ends
         above = value >= low if self.text[0] == "[" else value > low

@@ -258,3 +258,23 @@ def test_the_command_names_every_number(
     with pytest.raises(SystemExit):
         main(["evaluate", *inputs, "--iou", "0"])
     assert "must be above 0 and at most 1" in capsys.readouterr().err
+
+
+def test_classes_without_images(made: tuple[Coco, list[Coco]]) -> None:
+    gt = {**made[0], "images": [], "annotations": []}
+    custom = evaluate(gt, [], iou=[0.3], max_dets=[5]).protocols["custom"]
+    assert set(custom.metrics.values()) == {-1.0}
+    assert set(custom.per_class.values()) == {-1.0}
+    assert len(custom.per_class) == len(gt["categories"])
+
+
+def test_close_thresholds_are_different_metrics(made: tuple[Coco, list[Coco]]) -> None:
+    metrics = evaluate(*made, iou=[0.3000001, 0.3000002]).protocols["custom"].metrics
+    assert {name for name in metrics if name.startswith("AP@")} == {
+        f"AP@[IoU={text}|maxDets=100]" for text in ("0.3000001,0.3000002", "0.3000001", "0.3000002")
+    }
+
+
+def test_a_number_of_more_than_64_bits(made: tuple[Coco, list[Coco]]) -> None:
+    with pytest.raises(ConfigError, match="max-dets must be an integer of at least 1, not 100000000000000000000"):
+        evaluate(*made, max_dets=[10**20])

@@ -114,7 +114,7 @@ def test_a_failing_report_is_one_warning(
 
     monkeypatch.setattr(finished, "analyze", fails)
     assert told(copy, best) == ""
-    expected = f"{copy / 'report.html'}: not written (img.jpg: cannot be read); training is complete"
+    expected = f"{copy}: the report is incomplete (img.jpg: cannot be read); training is complete"
     assert [line for line in caplog.messages if line.startswith(expected)] == caplog.messages[-1:]
     assert names(copy) == {"curves.png"}
 

@@ -1,6 +1,7 @@
 """``tldet watch`` on runs in every state: starting, running, finished, killed, damaged, and on other folders."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -236,6 +237,55 @@ def test_in_use(tmp_path: Path) -> None:
     assert not in_use(tmp_path)
     with pytest.raises(DataError):
         read_run_state(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"total_steps": "40"},
+        {"warnings": 5},
+        {"warnings": [None]},
+        {"data": {}},
+        {"end": ["finished"]},
+        {"last": []},
+        {"last": {"step": 3}},
+        {"last": {"step": 3, "AP": {"cat": None}}},
+        {"host": 7},
+    ],
+)
+def test_a_status_with_a_value_of_another_kind_is_ignored(
+    folder: Path, capsys: pytest.CaptureFixture[str], damage: dict[str, Any]
+) -> None:
+    (folder / STATUS_NAME).write_text(json.dumps({**STATUS, **damage}))
+    assert read_status(folder / STATUS_NAME) == {}
+    assert main(["watch", str(folder)]) == 0
+    assert "step 20/?" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_not_opened(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / STATUS_NAME).unlink()
+    os.mkfifo(folder / STATUS_NAME)
+    assert read_status(folder / STATUS_NAME) == {}
+    (folder / "log.jsonl").unlink()
+    os.mkfifo(folder / "log.jsonl")
+    assert main(["watch", str(folder)]) == 2
+    assert capsys.readouterr().err.endswith("log.jsonl: is a pipe, not a regular file\n")
+
+
+@pytest.mark.parametrize("interval", ["0", "nan", "1e300"])
+def test_intervals_are_checked(folder: Path, capsys: pytest.CaptureFixture[str], interval: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["watch", str(folder), "--interval", interval])
+    assert "--interval: must be above 0 and at most 86400" in capsys.readouterr().err
+
+
+def test_plots_of_steps_out_of_order_and_of_huge_values() -> None:
+    assert text_plot([3, 1, 2], [30, 10, 20], width=40, height=3) == text_plot(
+        [1, 2, 3], [10, 20, 30], width=40, height=3
+    )
+    huge = text_plot([1, 2, 3], [1e308, -1e300, 1e300], width=40, height=3)
+    assert huge == text_plot([2, 3], [-1e300, 1e300], width=40, height=3)
 
 
 def test_text_plot() -> None:

@@ -44,7 +44,8 @@ def evaluate_custom(
     if truth.image_ids and truth.category_ids:
         precision, recall = precision_recall(truth, results, engine, iouThrs=ious, maxDets=max_dets)
     else:
-        precision, recall = -np.ones((len(ious), 1, 1, 4, len(max_dets))), -np.ones((len(ious), 1, 4, len(max_dets)))
+        precision = -np.ones((len(ious), 1, len(truth.class_names), 4, len(max_dets)))
+        recall = precision[:, 0]
 
     def name(metric: str, chosen: Sequence[float], most: int) -> str:
         return f"{metric}@[IoU={iou_text(chosen)}|maxDets={most}{classes}]"
@@ -76,7 +77,7 @@ def _metrics(
 
 def iou_text(ious: Sequence[float]) -> str:
     """Return ``0.50:0.95:0.05`` (first, last and step) for evenly spaced thresholds, else all of them."""
-    texts = [f"{iou:.2f}" if round(iou, 2) == iou else f"{iou:g}" for iou in ious]
+    texts = [f"{iou:.2f}" if abs(round(iou, 2) - iou) < 1e-12 else f"{iou:.12g}" for iou in ious]
     steps = np.diff(ious)
     if len(ious) > _LISTED and np.allclose(steps, steps[0], atol=1e-9):
         return f"{texts[0]}:{texts[-1]}:{round(float(steps[0]), 9):g}"

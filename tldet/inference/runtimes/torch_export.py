@@ -50,6 +50,7 @@ class TorchExportSession:
             raise unloadable(path, error, "torch.export") from None
         text = extra[f"{METADATA_KEY}.json"]
         self.metadata = parse_metadata(text.decode() if isinstance(text, bytes) else text, path)
+        self.path = path
         self.name = f"torch {torch.__version__} (torch.export) on cpu"
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -109,7 +109,9 @@ def write_run_report(folder: Path, checkpoint: Path | None, best: BestDetections
         raise KeyboardInterrupt(f"training is complete and saved in {folder}; the report was not written") from None
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        log.warning("%s: not written (%s); training is complete; run `tldet report` to write it", path, reason)
+        log.warning(
+            "%s: the report is incomplete (%s); training is complete; run `tldet report` to write it", folder, reason
+        )
         log.debug("report", exc_info=True)
         return
     if console is not None:

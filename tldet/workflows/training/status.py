@@ -11,7 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from tldet.errors import OutputError
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from tldet.errors import DataError, OutputError
+from tldet.system.inputs import read_file
 from tldet.system.output import write_text
 
 if TYPE_CHECKING:
@@ -19,6 +23,29 @@ if TYPE_CHECKING:
 
 STATUS_NAME = "status.json"  # in the folder of a run
 MOST_WARNINGS = 100
+
+
+class _Classes(msgspec.Struct):
+    """AP of each class at a step."""
+
+    step: int
+    AP: dict[str, float]
+
+
+class _Status(msgspec.Struct):
+    """Values of the file; all of them may be missing."""
+
+    warnings: list[str] | UnsetType = UNSET
+    end: str | UnsetType | None = UNSET
+    data: list[str] | UnsetType = UNSET
+    total_steps: int | UnsetType | None = UNSET
+    minutes: float | UnsetType | None = UNSET
+    images_per_step: int | UnsetType = UNSET
+    device: str | UnsetType = UNSET
+    precision: str | UnsetType = UNSET
+    host: str | UnsetType = UNSET
+    last: _Classes | UnsetType = UNSET
+    best: _Classes | UnsetType = UNSET
 
 
 class RunStatus(logging.Handler):
@@ -117,7 +144,9 @@ class RunStatus(logging.Handler):
 def read_status(path: Path) -> dict[str, Any]:
     """Read the status of a run; {} if there is none, or it is damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_file(path, DataError)
+        msgspec.json.decode(content, type=_Status)
+        found: dict[str, Any] = msgspec.json.decode(content)
+    except (DataError, ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return {}
-    return found if isinstance(found, dict) else {}
+    return found

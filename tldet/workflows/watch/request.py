@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tldet.workflows.options import ABOVE_0, described, option
+from tldet.workflows.options import described, option
 from tldet.workflows.requests import Request
 
 
@@ -17,4 +17,6 @@ class WatchRequest(Request):
         kw_only=False, metadata=described("output directory of a run", metavar="RUN", positional=True)
     )
     once: bool = option("print the current state and exit", bool)
-    interval: float = option("seconds between updates (default: 1)", float, default=1.0, metavar="S", interval=ABOVE_0)
+    interval: float = option(
+        "seconds between updates (default: 1)", float, default=1.0, metavar="S", interval="(0, 86400]"
+    )

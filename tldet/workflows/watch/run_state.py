@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 from tldet.engine.logging import LOG_NAME, parse_log
 from tldet.engine.progress import duration
 from tldet.errors import DataError
-from tldet.system.inputs import exists, is_folder
+from tldet.system.inputs import exists, is_folder, read_file
 from tldet.system.locks import in_use
 from tldet.workflows.training.status import STATUS_NAME, read_status
 
@@ -122,12 +123,11 @@ def read_run_state(folder: Path) -> RunState:
         advice = f"; it contains the runs {runs}" if inside else ""
         raise DataError(f"{folder}: is not the folder of a run (no {LOG_NAME}){advice}")
     log, status = folder / LOG_NAME, read_status(folder / STATUS_NAME)
-    try:
-        content, age = log.read_bytes(), time.time() - log.stat().st_mtime
-    except FileNotFoundError:
-        content, age = b"", 0.0
-    except OSError as error:
-        raise DataError(f"{log}: cannot be read ({error.strerror})") from None
+    content, age = b"", 0.0
+    if exists(log):
+        content = read_file(log, DataError)
+        with contextlib.suppress(OSError):
+            age = time.time() - log.stat().st_mtime
     records, problem = parse_log(content)
     if not active and status.get("host") not in (None, socket.gethostname()):
         active = None  # locks of other machines are not visible on all file systems

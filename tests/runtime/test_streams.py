@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tldet.cli.streams import CheckedStream
 from tldet.errors import OutputError
+from tldet.runtime.streams import CheckedStream
 
 ROOT = Path(__file__).resolve().parents[2]
 GT = {

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import IO, Any, TextIO, cast
 
-from tldet.errors import OutputError
+from .errors import OutputError
 
 
 class CheckedStream:

@@ -111,6 +111,7 @@ def test_a_graph_of_a_fixed_size_gets_no_larger_image() -> None:
     assert sizes.tolist() == [[63, 42]]
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools.mask.decode
 def test_masks_at_the_size_of_the_image() -> None:
     found = detector_of(FakeSession(masks=MASKS))(image_of(200, 300))
     assert found.masks is not None

@@ -161,7 +161,9 @@ def test_parts_are_quantized(format: str, tmp_path: Path) -> None:
         """Relative errors of the raw outputs: logits and deltas of two levels."""
         write_model(model, path, METADATA)
         found = load_exported(path).network.session.run(*graph_inputs(batch))
-        return [float(np.linalg.norm(one - other) / np.linalg.norm(one)) for one, other in zip(expected, found, strict=True)]
+        return [
+            float(np.linalg.norm(one - other) / np.linalg.norm(one)) for one, other in zip(expected, found, strict=True)
+        ]
 
     write_model(given.model, path, METADATA)
     expected = load_exported(path).network.session.run(*graph_inputs(batch))
@@ -200,9 +202,7 @@ def test_int8_where_there_is_none(given: dict[str, Any], message: str, tmp_path:
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     load_nncf.cache_clear()
-    monkeypatch.setattr(
-        "tldet.runtime.session.find_spec", lambda name: None if name == "nncf" else find_spec(name)
-    )
+    monkeypatch.setattr("tldet.runtime.session.find_spec", lambda name: None if name == "nncf" else find_spec(name))
     with pytest.raises(ConfigError, match=r"nncf is not installed: pip install 'tldet\[int8\]'"):
         export(tmp_path / "any.pt", "openvino", precision="int8")
 

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from tldet.errors import ConfigError
 from tldet.exporting.files import quiet
 from tldet.exporting.quantizers import only
-from tldet.runtime.session import need
 from tldet.models.backbones.base import within
 from tldet.models.detector import Detector
+from tldet.runtime.session import need
 from tldet.system.imports import variable_set
 
 INT8_FORMATS = ("onnx", "openvino")

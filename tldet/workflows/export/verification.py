@@ -48,9 +48,7 @@ def verify(result: ExportResult, work: ExportData, request: ExportRequest, optio
     if result.passed:
         return
     if same and exported.size is not None and request.precision != "int8":
-        result.fail(
-            "the detections agree on equal inputs, so the cause is the fixed input size: try --dynamic size"
-        )
+        result.fail("the detections agree on equal inputs, so the cause is the fixed input size: try --dynamic size")
     elif worst is not None and result.path.suffix != ".engine":
         half = request.precision == "fp16"
         result.fail(find_stage(result.path, work.detector, exported, worst, options, half=half).describe())

@@ -25,7 +25,7 @@ from tldet.exporting.search import PART_LIMIT, SearchOptions, search
 from tldet.exporting.verify import detection_distance
 from tldet.inference.runtimes.exported import graph_inputs, load_exported
 from tldet.structures.detections import Detections
-from tldet.workflows.export.calibration import Calibration
+from tldet.workflows.export.calibration import CalibrationImages
 from tldet.workflows.export.export import export
 from tldet.workflows.export.request import ExportRequest
 
@@ -207,8 +207,8 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         export(tmp_path / "any.pt", "openvino", precision="int8")
 
 
-def calibration(state: dict[str, Any], run: Path, **given: Any) -> Calibration:
-    return Calibration(state, ExportRequest(run / "best.pt", "openvino", precision="int8", **given))
+def calibration(state: dict[str, Any], run: Path, **given: Any) -> CalibrationImages:
+    return CalibrationImages(state, ExportRequest(run / "best.pt", "openvino", precision="int8", **given))
 
 
 def test_images_for_calibration(run: Path, digits: Path, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ class DetectorGraph(nn.Module):
         head: Any = self.detector.head
         raw = head(self.detector.features(self._normalized(images, sizes)))
         if self.raw:
-            return tuple(tensor for _, tensor in named_tensors(raw))
+            return tuple(tensor for _, tensor in raw_tensors(raw))
         return tuple(tensor for tensor in head.decode_tensors(raw, sizes) if tensor is not None)
 
     def _normalized(self, images: Tensor, sizes: Tensor) -> Tensor:
@@ -103,29 +103,29 @@ class StageGraph(DetectorGraph):
         raw = self.detector.head(pyramid)
         found = {"image": x, **_numbered("backbone", features), **_numbered("neck", pyramid)}
         known = {id(tensor) for tensor in found.values()}
-        return found | {f"head.{name}": one for name, one in named_tensors(raw) if id(one) not in known}, raw
+        return found | {f"head.{name}": one for name, one in raw_tensors(raw) if id(one) not in known}, raw
 
 
 def _numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
     return {f"{name}.{number}": tensor for number, tensor in enumerate(tensors)}
 
 
-def named_tensors(raw: Any, name: str = "raw") -> Iterator[tuple[str, Tensor]]:
+def raw_tensors(raw: Any, name: str = "raw") -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of nested raw outputs with names such as ``logits_0``; other values are left out."""
     if isinstance(raw, Tensor):
         yield name, raw
     elif hasattr(raw, "_fields"):
         for field in raw._fields:
-            yield from named_tensors(getattr(raw, field), field if name == "raw" else f"{name}_{field}")
+            yield from raw_tensors(getattr(raw, field), field if name == "raw" else f"{name}_{field}")
     elif isinstance(raw, (tuple, list)):
         for number, part in enumerate(raw):
-            yield from named_tensors(part, f"{name}_{number}")
+            yield from raw_tensors(part, f"{name}_{number}")
 
 
 def raw_names(detector: Detector, size: tuple[int, int]) -> list[str]:
     """Return the names of the raw outputs of a detector's head."""
     with torch.no_grad():
-        return [name for name, _ in named_tensors(detector.head(detector.features(torch.zeros(1, 3, *size))))]
+        return [name for name, _ in raw_tensors(detector.head(detector.features(torch.zeros(1, 3, *size))))]
 
 
 class _PaddedConv(nn.Module):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tldet.exporting.graph import GraphOptions, StageGraph, named_tensors, prepare_for_tracing, trace_graph
+from tldet.exporting.graph import GraphOptions, StageGraph, prepare_for_tracing, raw_tensors, trace_graph
 from tldet.exporting.intermediate import file_tensors, program_tensors
 from tldet.exporting.verify import detection_distance
 from tldet.inference.runtimes.exported import ExportedDetector, graph_inputs
@@ -126,7 +126,7 @@ def _distances(
         ours = head.decode(raw, batch.sizes)
         theirs = exported.predict(batch)
         total = detection_distance(ours, theirs)
-        if any(by_id.get(id(tensor)) is None for _, tensor in named_tensors(raw)):
+        if any(by_id.get(id(tensor)) is None for _, tensor in raw_tensors(raw)):
             return total, 0.0
         return total, detection_distance(head.decode(_replaced(raw, by_id), batch.sizes), theirs)
 

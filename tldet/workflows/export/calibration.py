@@ -21,7 +21,7 @@ from tldet.workflows.training.datasets import AnyDataset, build_dataset
 SEED = 0
 
 
-class Calibration:
+class CalibrationImages:
     """A sample of images: of the training split, stratified over the classes, or of a folder.
 
     Args:

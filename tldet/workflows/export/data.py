@@ -22,7 +22,7 @@ from tldet.models.detector import Detector
 from tldet.runtime.images import padded_size
 from tldet.structures.batch import Batch
 from tldet.workflows.evaluation_data import EvaluationData, evaluation_dataset, evaluation_on
-from tldet.workflows.export.calibration import Calibration
+from tldet.workflows.export.calibration import CalibrationImages
 from tldet.workflows.export.request import ExportRequest
 from tldet.workflows.training.datasets import AnyDataset
 
@@ -42,7 +42,7 @@ class ExportData:
         self.checkpoint, self.detector, self.state = Path(request.checkpoint), detector, state
         data, images, verify = request.data, request.images, request.verify and not request.raw
         self.bounds: dict[str, Any] = state["meta"]["input"]
-        self.calibration = Calibration(state, request) if request.precision == "int8" else None
+        self.calibration = CalibrationImages(state, request) if request.precision == "int8" else None
         self.verify, self.dataset = verify, cast(Any, None)
         self.files: list[Path] = []
         if verify and images is not None and data is None and request.split is None:

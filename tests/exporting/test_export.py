@@ -17,6 +17,7 @@ from tldet.config import read_config
 from tldet.errors import CheckpointError, ConfigError, DataError
 from tldet.exporting.files import write_export
 from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace_graph
+from tldet.exporting.tensorrt import unsupported_operators
 from tldet.exporting.verify import TOLERANCES, Comparison, compare_detections
 from tldet.inference.runtimes.exported import ExportedDetector, load_exported
 from tldet.models.detector import Detector, build_detector
@@ -85,10 +86,12 @@ def assert_same(model: Detector, found: ExportedDetector, batch: Batch, precisio
 
 @pytest.mark.parametrize("recipe", with_slow(RECIPES, set(RECIPES) - set(FAMILIES)))
 def test_onnx_runtime_finds_the_same(recipe: str, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     model = detector(recipe)
     assert_same(model, exported(model, tmp_path / "m.onnx", "onnx"), images(2))
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"], "one file, and nothing left over"
+    assert unsupported_operators(onnx.load(tmp_path / "m.onnx")) == []
 
 
 @pytest.mark.parametrize("recipe", with_slow(RECIPES, set(RECIPES) - {"gfl_lite0"}))

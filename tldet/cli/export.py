@@ -11,7 +11,7 @@ from tldet.workflows.export.request import ExportRequest
 if TYPE_CHECKING:
     from rich.console import Console
 
-SUMMARY = "export a detector to ONNX, OpenVINO or torch.export, and verify the file"
+SUMMARY = "export a detector to ONNX, OpenVINO, torch.export or TensorRT, and verify the file"
 
 
 def arguments(parser: ArgumentParser) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -27,6 +24,7 @@ from tldet.data.masks import (
 from tldet.data.transforms import Draws, LabeledSample, SampleTransform
 from tldet.errors import DataError
 from tldet.structures.image import ImageArray
+from tldet.system.imports import variable_set
 
 UPDATE_CHECK = "NO_ALBUMENTATIONS_UPDATE"  # environment variable; "1" disables the check
 SLACK = 1.0  # pixels by which a resampled mask may differ from its resampled box through rounding
@@ -35,7 +33,7 @@ TINY = 1e-6  # square pixels
 
 def albumentations() -> Any:
     """Import albumentations when the first transform is built, because the import takes time and memory."""
-    with _without_update_check():
+    with variable_set(UPDATE_CHECK):  # there is no other switch
         import albumentations as library
     return library
 
@@ -47,19 +45,6 @@ def leaves(transform: Any) -> Iterator[Any]:
             yield from leaves(one)
     else:
         yield transform
-
-
-@contextmanager
-def _without_update_check() -> Iterator[None]:
-    """Disable the update check of albumentations during its import; the environment is restored afterwards."""
-    if "albumentations" in sys.modules or UPDATE_CHECK in os.environ:
-        yield
-        return
-    os.environ[UPDATE_CHECK] = "1"  # the import reads this variable; there is no other switch
-    try:
-        yield
-    finally:
-        del os.environ[UPDATE_CHECK]
 
 
 class _Moved(NamedTuple):

@@ -26,7 +26,7 @@ STREAM = 11  # of random numbers: other draws with the same seed differ
 _NAMED = 5  # classes in a message
 
 
-def stratified_order(index: AnnotationIndex, seed: int) -> NDArray[np.int64]:
+def stratified_order(index: AnnotationIndex, seed: int, *, absent: bool = False) -> NDArray[np.int64]:
     """Return an order of all images in which the first n images are a stratified subset, for every n.
 
     It starts with a few images that together show every class. Of a group of m images with the same rarest class, the
@@ -35,6 +35,7 @@ def stratified_order(index: AnnotationIndex, seed: int) -> NDArray[np.int64]:
     Args:
         index: the annotations.
         seed: random seed.
+        absent: accept classes without an image.
 
     Returns:
         (I,) positions of images.
@@ -43,7 +44,8 @@ def stratified_order(index: AnnotationIndex, seed: int) -> NDArray[np.int64]:
         DataError: a class has no image.
     """
     shown = shown_classes(index)
-    _reject_empty(index, shown)
+    if not absent:
+        _reject_empty(index, shown)
     random = np.random.default_rng([seed, STREAM])
     rank = np.empty(len(index))
     rarest = rarest_classes(index)

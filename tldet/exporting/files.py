@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import json
@@ -21,8 +22,9 @@ from tldet.runtime.session import need
 from tldet.system.output import write_bytes
 
 OPSET = 18
-SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "tensorrt": ".engine"}
 _LARGEST = 2 << 30  # bytes of an ONNX file (protobuf)
+_SCOPES = "pkg.torch.onnx.name_scopes"  # of the exporter: the modules around a node, and its name
 
 
 def write_export(
@@ -47,31 +49,65 @@ def write_export(
     """
     if format == "torch":
         buffer = io.BytesIO()
-        with _quiet():
+        with quiet("torch.onnx"):
             torch.export.save(program, buffer, extra_files={f"{METADATA_KEY}.json": json.dumps(metadata)})
         write_bytes(path, buffer.getvalue())
-        return
-    content = onnx_bytes(program, names, metadata)
-    if format == "onnx":
-        write_bytes(path, content)
     else:
-        _write_openvino(content, path, metadata)
+        write_model(format_model(format, onnx_model(program, names)), path, metadata)
 
 
-def onnx_bytes(
-    program: torch.export.ExportedProgram, names: tuple[Sequence[str], Sequence[str]], metadata: Mapping[str, Any]
-) -> bytes:
-    """Return a graph as an ONNX file of opset ``OPSET``, with its weights inside.
+def parts(path: Path) -> list[Path]:
+    """Return the files of an export: OpenVINO has a second one."""
+    return [path, path.with_suffix(".bin")] if path.suffix == SUFFIXES["openvino"] else [path]
+
+
+def format_model(format: str, model: Any) -> Any:
+    """Return an ONNX model in the format ``onnx`` or ``openvino``.
 
     Raises:
-        ConfigError: a package is missing, an operator cannot be exported to ONNX, or the file would exceed 2 GiB.
+        ConfigError: a package is missing.
+    """
+    if format == "onnx":
+        return model
+    openvino = need("openvino", "openvino")
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "model.onnx"
+        source.write_bytes(model.SerializeToString())
+        return openvino.convert_model(source)
+
+
+def write_model(model: Any, path: Path, metadata: Mapping[str, Any]) -> None:
+    """Write an ONNX model or an OpenVINO model.
+
+    Raises:
+        ConfigError: the model does not fit the format.
+        OutputError: the file cannot be written.
+    """
+    if path.suffix == SUFFIXES["openvino"]:
+        _write_openvino(model, path, metadata)
+        return
+    onnx = import_module("onnx")
+    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
+    if model.ByteSize() >= _LARGEST:
+        raise ConfigError("the ONNX file would exceed 2 GiB; export with --precision fp16 or --format torch")
+    onnx.checker.check_model(model)
+    write_bytes(path, model.SerializeToString())
+
+
+def onnx_model(program: torch.export.ExportedProgram, names: tuple[Sequence[str], Sequence[str]]) -> Any:
+    """Return a graph as an ONNX model of opset ``OPSET``, with its weights inside.
+
+    Nodes are named by module and output, such as ``neck.lateral.0.0/conv2d_48``; outputs keep the names of the nodes of
+    ``program``.
+
+    Raises:
+        ConfigError: a package is missing, or an operator cannot be exported to ONNX.
     """
     for package in ("onnx", "onnxscript"):
         need(package, "onnx")
     from tldet.exporting.translations import table
 
-    onnx = import_module("onnx")
-    with _quiet():
+    with quiet("torch.onnx", "onnxscript", "onnx_ir"):
         exported: Any = torch.onnx.export(
             program,
             dynamo=True,
@@ -83,20 +119,21 @@ def onnx_bytes(
             verbose=False,
         )
     model = exported.model_proto
+    for node in model.graph.node:
+        scopes = [one.value for one in node.metadata_props if one.key == _SCOPES]
+        modules = ast.literal_eval(scopes[0])[:-1] if scopes else []
+        module = modules[-1].removeprefix("detector.") if modules else ""
+        node.name = f"{module}/{node.output[0]}" if module else node.output[0]
     for entry in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
         del entry.metadata_props[:]  # paths and line numbers of this machine
         entry.doc_string = ""
-    onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
-    if model.ByteSize() >= _LARGEST:
-        raise ConfigError("the ONNX file would exceed 2 GiB; export with --precision fp16 or --format torch")
-    onnx.checker.check_model(model)
-    return bytes(model.SerializeToString())
+    return model
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the log messages and warnings of the exporter."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+def quiet(*names: str) -> Iterator[None]:
+    """Hide warnings, and the messages below errors of the named loggers."""
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
@@ -109,12 +146,9 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _write_openvino(content: bytes, path: Path, metadata: Mapping[str, Any]) -> None:
-    openvino = need("openvino", "openvino")
+def _write_openvino(model: Any, path: Path, metadata: Mapping[str, Any]) -> None:
+    openvino = import_module("openvino")
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder) / "model.onnx"
-        source.write_bytes(content)
-        model = openvino.convert_model(source)
         model.set_rt_info(json.dumps(metadata), [METADATA_KEY])
         target = Path(folder) / "model.xml"
         openvino.save_model(model, target, compress_to_fp16=False)

@@ -66,33 +66,66 @@ class DetectorGraph(nn.Module):
             (B,) int64, the number of valid rows, and for a mask detector mask patches (B, N, S, S) float32. Rows are
             sorted by score; rows from ``counts`` on are zero.
         """
-        x = normalized(images.permute(0, 3, 1, 2), self.detector.preprocess)
-        below = torch.arange(x.shape[2], device=x.device)[:, None] < sizes[:, 0, None, None]
-        beside = torch.arange(x.shape[3], device=x.device) < sizes[:, 1, None, None]
-        x = torch.where((below & beside)[:, None], x, 0.0)
         head: Any = self.detector.head
-        raw = head(self.detector.features(x))
+        raw = head(self.detector.features(self._normalized(images, sizes)))
         if self.raw:
-            return tuple(tensor for _, tensor in _named(raw))
+            return tuple(tensor for _, tensor in raw_tensors(raw))
         return tuple(tensor for tensor in head.decode_tensors(raw, sizes) if tensor is not None)
 
+    def _normalized(self, images: Tensor, sizes: Tensor) -> Tensor:
+        x = normalized(images.float().permute(0, 3, 1, 2), self.detector.preprocess)  # TensorRT only casts uint8
+        below = torch.arange(x.shape[2], device=x.device)[:, None] < sizes[:, 0, None, None]
+        beside = torch.arange(x.shape[3], device=x.device) < sizes[:, 1, None, None]
+        return torch.where((below & beside)[:, None], x, 0.0)
 
-def _named(raw: Any, name: str = "raw") -> Iterator[tuple[str, Tensor]]:
+
+class StageGraph(DetectorGraph):
+    """The intermediate results of a :class:`DetectorGraph`; its operations are the first ones of that graph."""
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
+        """Return the tensors of :meth:`stages`."""
+        return tuple(self.stages(images, sizes)[0].values())
+
+    def stages(self, images: Tensor, sizes: Tensor) -> tuple[dict[str, Tensor], Any]:
+        """Compute the intermediate results.
+
+        Args:
+            images: see :class:`DetectorGraph`.
+            sizes: see :class:`DetectorGraph`.
+
+        Returns:
+            The normalized image, the levels of backbone and neck and the raw outputs of the head by name, such as
+            ``neck.0``, in the order of computation; and the raw outputs as the head returns them.
+        """
+        x = self._normalized(images, sizes)
+        features = list(self.detector.backbone(x))
+        pyramid = self.detector.neck(list(features))
+        raw = self.detector.head(pyramid)
+        found = {"image": x, **_numbered("backbone", features), **_numbered("neck", pyramid)}
+        known = {id(tensor) for tensor in found.values()}
+        return found | {f"head.{name}": one for name, one in raw_tensors(raw) if id(one) not in known}, raw
+
+
+def _numbered(name: str, tensors: Sequence[Tensor]) -> dict[str, Tensor]:
+    return {f"{name}.{number}": tensor for number, tensor in enumerate(tensors)}
+
+
+def raw_tensors(raw: Any, name: str = "raw") -> Iterator[tuple[str, Tensor]]:
     """Yield the tensors of nested raw outputs with names such as ``logits_0``; other values are left out."""
     if isinstance(raw, Tensor):
         yield name, raw
     elif hasattr(raw, "_fields"):
         for field in raw._fields:
-            yield from _named(getattr(raw, field), field if name == "raw" else f"{name}_{field}")
+            yield from raw_tensors(getattr(raw, field), field if name == "raw" else f"{name}_{field}")
     elif isinstance(raw, (tuple, list)):
         for number, part in enumerate(raw):
-            yield from _named(part, f"{name}_{number}")
+            yield from raw_tensors(part, f"{name}_{number}")
 
 
 def raw_names(detector: Detector, size: tuple[int, int]) -> list[str]:
     """Return the names of the raw outputs of a detector's head."""
     with torch.no_grad():
-        return [name for name, _ in _named(detector.head(detector.features(torch.zeros(1, 3, *size))))]
+        return [name for name, _ in raw_tensors(detector.head(detector.features(torch.zeros(1, 3, *size))))]
 
 
 class _PaddedConv(nn.Module):
@@ -152,8 +185,15 @@ def _halve(detector: Detector) -> None:
     replace_modules(detector, {unit: _Half(unit) for unit in units})
 
 
-def trace_graph(detector: Detector, options: GraphOptions) -> torch.export.ExportedProgram:
+def trace_graph(
+    detector: Detector, options: GraphOptions, kind: type[DetectorGraph] = DetectorGraph
+) -> torch.export.ExportedProgram:
     """Trace the graph of a prepared detector.
+
+    Args:
+        detector: the detector.
+        options: form of the graph.
+        kind: :class:`DetectorGraph`, or :class:`StageGraph` for the intermediate results.
 
     Raises:
         ConfigError: the head has no ``decode_tensors``, or a part of the detector cannot be traced.
@@ -167,7 +207,7 @@ def trace_graph(detector: Detector, options: GraphOptions) -> torch.export.Expor
     example = (torch.zeros(batch, *options.size, 3, dtype=torch.uint8), torch.tensor([options.size] * batch))
     try:
         with torch.no_grad():
-            graph = DetectorGraph(detector, raw=options.raw).eval()
+            graph = kind(detector, raw=options.raw).eval()
             return torch.export.export(graph, example, dynamic_shapes=_shapes(options), strict=False)
     except Exception as error:  # tracing raises errors of many types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

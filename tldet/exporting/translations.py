@@ -49,7 +49,8 @@ def translate_roi_align_pyramid(
     mode = "half_pixel" if aligned else "output_half_pixel"
     pooled, rows = [], []
     for number, (feature, stride) in enumerate(zip(features, strides, strict=True)):
-        own = op.Reshape(op.NonZero(op.Equal(level, op.Constant(value_int=number))), [-1])
+        member = op.Cast(op.Equal(level, op.Constant(value_int=number)), to=1)  # TensorRT's NonZero takes no bool
+        own = op.Reshape(op.NonZero(member), [-1])
         rows.append(own)
         pooled.append(
             op.RoiAlign(

@@ -35,7 +35,8 @@ def load(
     """Load the detector of a tldet checkpoint, or an exported detector, for prediction.
 
     Args:
-        path: the checkpoint, or an ``.onnx``, ``.xml`` (OpenVINO) or ``.pt2`` (``torch.export``) file.
+        path: the checkpoint, or a file of ONNX (``.onnx``), OpenVINO (``.xml``), ``torch.export`` (``.pt2``) or
+            TensorRT (``.engine``).
         device: ``auto``, ``cpu``, ``cuda``, ...
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         nms_per_class: see :class:`Predictor`; fixed in an exported detector.

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tldet.errors import ConfigError
+from tldet.inference.runtimes.tensorrt import TensorRtSession
 from tldet.inference.runtimes.torch_export import TorchExportSession
 from tldet.runtime.detections import NumpyDetections
 from tldet.runtime.network import ExportedNetwork, open_session, require_precision
@@ -18,7 +20,7 @@ from tldet.structures.detections import Detections
 from tldet.structures.image import ImageArray, Size
 from tldet.structures.masks import InstanceMasks
 
-EXPORTED_SUFFIXES = (".onnx", ".xml", ".pt2")
+EXPORTED_SUFFIXES = (".onnx", ".xml", ".pt2", ".engine")
 
 
 class ExportedDetector:
@@ -89,6 +91,11 @@ def as_tensors(found: NumpyDetections) -> Detections:
     return Detections(boxes, scores, labels, masks, found.class_names)
 
 
+def graph_inputs(batch: Batch) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the images (B, H, W, 3) and sizes (B, 2) of a batch in the size of an exported graph, as it takes them."""
+    return np.ascontiguousarray(batch.images.permute(0, 2, 3, 1).numpy()), np.asarray(batch.sizes, np.int64)
+
+
 def refuse_nms(nms_per_class: bool | None) -> None:
     """Reject a change of NMS, which is part of the graph.
 
@@ -102,7 +109,7 @@ def refuse_nms(nms_per_class: bool | None) -> None:
 
 
 def refuse_threads(path: str | Path, threads: int | None) -> None:
-    """Reject a number of threads for a file that runs in torch.
+    """Reject a number of threads for a file that runs in torch or TensorRT.
 
     Raises:
         ConfigError: the setting is given.
@@ -117,7 +124,7 @@ def load_exported(
     """Load an exported detector with the runtime of its file type.
 
     Args:
-        path: an ``.onnx``, ``.xml`` or ``.pt2`` file.
+        path: an ``.onnx``, ``.xml``, ``.pt2`` or ``.engine`` file.
         device: device of the runtime.
         precision: ``auto``, or for OpenVINO the precision in which it computes.
         threads: threads of the runtime; None leaves the choice to it.
@@ -127,9 +134,9 @@ def load_exported(
         ConfigError: a package or device is missing, or the precision is fixed in the file.
     """
     path = Path(path)
-    if path.suffix != ".pt2":
+    if path.suffix not in (".pt2", ".engine"):
         return ExportedDetector(open_session(path, device, precision=precision, threads=threads))
     refuse_threads(path, threads)
-    session = TorchExportSession(path, device)
+    session: Session = (TorchExportSession if path.suffix == ".pt2" else TensorRtSession)(path, device)
     require_precision(session, path, precision)
     return ExportedDetector(session)

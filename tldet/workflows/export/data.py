@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from tldet.models.detector import Detector
 from tldet.runtime.images import padded_size
 from tldet.structures.batch import Batch
 from tldet.workflows.evaluation_data import EvaluationData, evaluation_dataset, evaluation_on
+from tldet.workflows.export.calibration import CalibrationImages
 from tldet.workflows.export.request import ExportRequest
 from tldet.workflows.training.datasets import AnyDataset
 
@@ -40,6 +42,7 @@ class ExportData:
         self.checkpoint, self.detector, self.state = Path(request.checkpoint), detector, state
         data, images, verify = request.data, request.images, request.verify and not request.raw
         self.bounds: dict[str, Any] = state["meta"]["input"]
+        self.calibration = CalibrationImages(state, request) if request.precision == "int8" else None
         self.verify, self.dataset = verify, cast(Any, None)
         self.files: list[Path] = []
         if verify and images is not None and data is None and request.split is None:
@@ -57,9 +60,7 @@ class ExportData:
     def batches(self) -> Iterator[Batch]:
         """Yield the images whose detections are compared."""
         if self.dataset is None:
-            predictor = Predictor(
-                self.detector, self.state["meta"]["category_ids"], **self.bounds, precision=Precision()
-            )
+            predictor = self._predictor()
             for path in self.files:
                 yield collate([predictor.sample(predictor.open(path))])
             return
@@ -69,6 +70,16 @@ class ExportData:
             seen += len(batch)
             if seen >= COMPARED:
                 return
+
+    def calibration_batches(self) -> Iterator[Batch]:
+        """Yield the images for the calibration of int8, one at a time."""
+        assert self.calibration is not None
+        for sample in self.calibration.samples(self._predictor()):
+            yield collate([sample])
+
+    def _predictor(self) -> Predictor:
+        ids = self.state["meta"]["category_ids"]
+        return Predictor(copy.deepcopy(self.detector), ids, **self.bounds, precision=Precision())
 
     def input_size(self) -> tuple[int, int]:
         """Return the most frequent padded size (height, width) of the images; without images, that of a wide image."""

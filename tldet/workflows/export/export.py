@@ -1,19 +1,15 @@
-"""``tldet export``: export a checkpoint to ONNX, OpenVINO or torch.export, and verify the file."""
+"""``tldet export``: export a checkpoint to ONNX, OpenVINO, torch.export or TensorRT, and verify the file."""
 
 from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-
-from tldet.exporting.files import OPSET, SUFFIXES, write_export
+from tldet.exporting.files import OPSET, SUFFIXES, format_model, onnx_model, parts, write_export, write_model
 from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace_graph
-from tldet.exporting.verify import TOLERANCES, Comparison, compare_detections
-from tldet.inference.runtimes.exported import ExportedDetector, load_exported
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
 from tldet.runtime.metadata import METADATA_VERSION
@@ -21,37 +17,17 @@ from tldet.system.inputs import file_hash
 from tldet.system.output import check_output, make_folder
 from tldet.transfer.restore import restore
 from tldet.workflows.export.data import ExportData
+from tldet.workflows.export.engine import check_engine, write_tensorrt
+from tldet.workflows.export.quantization import check_int8, quantization_metadata, quantize
 from tldet.workflows.export.request import ExportRequest
+from tldet.workflows.export.result import ExportResult
+from tldet.workflows.export.verification import verify
 from tldet.workflows.requests import takes
 from tldet.workflows.training.meta import versions
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 log = logging.getLogger(__name__)
-MAX_DROP = {"fp32": 0.001, "fp16": 0.003}
+MAX_DROP = {"fp32": 0.001, "fp16": 0.003, "int8": 0.01}
 THRESHOLDS = ("score_thr", "nms_iou_thr", "nms_per_class", "max_per_img", "nms_pre", "nms_post")
-
-
-@dataclass
-class ExportResult:
-    """Result of an export.
-
-    Attributes:
-        path: the file.
-        comparison: comparison of the detections of file and checkpoint; None if not verified.
-        before: AP of the checkpoint; None without a dataset.
-        after: AP of the exported file; None without a dataset.
-        passed: False if the file differs from the checkpoint by more than is allowed.
-        reason: reason of a failed verification; empty if it passed.
-    """
-
-    path: Path
-    comparison: Comparison | None = None
-    before: float | None = None
-    after: float | None = None
-    passed: bool = True
-    reason: str = ""
 
 
 @takes(ExportRequest)
@@ -62,6 +38,8 @@ def export(request: ExportRequest) -> ExportResult:
         TldetError: the checkpoint, an option or the images are invalid, a package is missing, or the file cannot be
             written.
     """
+    check_int8(request)
+    check_engine(request)
     path = _path(request)
     make_folder(path.parent)
     check_output(path)
@@ -73,14 +51,32 @@ def export(request: ExportRequest) -> ExportResult:
     if work.dataset is not None:
         result.before = work.average_precision(detector)
     log.info("input %dx%d, format %s, precision %s", *size, request.format, request.precision)
-    exported = prepare_for_tracing(copy.deepcopy(detector), half=request.precision == "fp16")
-    names = INPUTS, output_names(exported, options)
-    metadata = _metadata(work, options, request.precision, result.before)
-    write_export(request.format, trace_graph(exported, options), path, names, metadata)
-    log.info("saved to %s (%.1f MB)", path, path.stat().st_size / 1e6)
+    limit = MAX_DROP[request.precision] if request.max_drop is None else request.max_drop
+    _write(result, work, request, options, limit)
+    log.info("saved to %s (%.1f MB)", result.path, sum(file.stat().st_size for file in parts(result.path)) / 1e6)
     if work.verify:
-        _verify(result, work, request)
+        verify(result, work, request, options, limit)
     return result
+
+
+def _write(result: ExportResult, work: ExportData, request: ExportRequest, options: GraphOptions, limit: float) -> None:
+    """Trace the detector and write the file."""
+    detector = prepare_for_tracing(copy.deepcopy(work.detector), half=request.precision == "fp16")
+    names = INPUTS, output_names(detector, options)
+    metadata = _metadata(work, options, request.precision, result.before)
+    program = trace_graph(detector, options)
+    if request.format == "tensorrt":
+        write_tensorrt(onnx_model(program, names), metadata, result)
+    elif request.precision == "int8":
+        found = quantize(format_model(request.format, onnx_model(program, names)), work, request, metadata, limit)
+        result.quantization = quantization_metadata(found, work)
+        write_model(found.model, result.path, {**metadata, "quantization": result.quantization})
+        if result.before is not None:
+            result.after = result.before - found.loss
+        if not found.reached:
+            result.fail(found.reason())
+    else:
+        write_export(request.format, program, result.path, names, metadata)
 
 
 def _path(request: ExportRequest) -> Path:
@@ -131,46 +127,3 @@ def _thresholds(head: Any) -> dict[str, Any]:
             if values:
                 found[name or "head"] = values
     return found
-
-
-def _verify(result: ExportResult, work: ExportData, request: ExportRequest) -> None:
-    """Compare the file with the checkpoint, and evaluate it if there is a dataset."""
-    exported = load_exported(result.path)
-    max_drop = MAX_DROP[request.precision] if request.max_drop is None else request.max_drop
-    tolerance, comparison = TOLERANCES[request.precision], Comparison()
-    with torch.inference_mode():
-        for batch in work.batches():
-            fitted = exported.fitted(batch)
-            fitted.original_sizes = fitted.sizes  # so that boxes are in pixels of the input
-            compare_detections(work.detector.predict(fitted), exported.predict(fitted), tolerance, comparison)
-    result.comparison = comparison
-    log.info("%s: %s", exported.name, comparison.describe())
-    if comparison.fraction < tolerance.matched:
-        result.passed = False
-        result.reason = f"only {comparison.describe()}; at least {tolerance.matched:.0%} must be"
-    if work.dataset is None:
-        return
-    result.after = work.average_precision(exported)
-    assert result.before is not None
-    _show(result, exported, request.console)
-    if result.before - result.after > max_drop:
-        drop = f"AP drops by {result.before - result.after:.4f} (allowed: {max_drop:g})"
-        result.passed, result.reason = False, f"{drop}; {_cause(exported, comparison, tolerance.matched)}"
-
-
-def _cause(exported: ExportedDetector, comparison: Comparison, least: float) -> str:
-    """Return the cause of a drop: the graph, or the fixed input size, to which other images are resized."""
-    if comparison.fraction >= least and exported.size is not None:
-        return "the detections agree on equal inputs, so the cause is the fixed input size: try --dynamic size"
-    return "the detections differ on equal inputs, so the cause is the graph"
-
-
-def _show(result: ExportResult, exported: ExportedDetector, console: Console | None) -> None:
-    if console is None:
-        return
-    from rich.table import Table
-
-    table = Table("", "AP", title=result.path.name)
-    table.add_row("checkpoint (torch fp32)", f"{result.before:.4f}")
-    table.add_row(exported.name, f"{result.after:.4f}")
-    console.print(table)

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from tldet.workflows.options import (
+    ABOVE_0,
+    COUNT,
     PROBABILITY,
     described,
     format_option,
@@ -17,8 +19,8 @@ from tldet.workflows.options import (
 )
 from tldet.workflows.requests import Request
 
-FORMATS = ("onnx", "openvino", "torch")
-EXPORT_PRECISIONS = ("fp32", "fp16")
+FORMATS = ("onnx", "openvino", "torch", "tensorrt")
+EXPORT_PRECISIONS = ("fp32", "fp16", "int8")
 AXES = ("batch", "size", "batch,size")
 
 
@@ -30,10 +32,12 @@ class ExportRequest(Request):
         kw_only=False, metadata=described("a tldet checkpoint", metavar="CKPT", positional=True)
     )
     format: str = field(
-        kw_only=False, metadata=described("output format: ONNX, OpenVINO or torch.export (torch)", choices=FORMATS)
+        kw_only=False,
+        metadata=described("output format: ONNX, OpenVINO, torch.export (torch) or TensorRT", choices=FORMATS),
     )
     precision: str = option(
-        "precision of backbone, neck and head layers; decoding is always fp32 (default: fp32)",
+        "precision of backbone, neck and head layers; decoding is always fp32; int8 is for onnx and openvino (default: "
+        "fp32)",
         default="fp32",
         choices=EXPORT_PRECISIONS,
     )
@@ -61,9 +65,23 @@ class ExportRequest(Request):
     verify: bool = option("do not verify the exported file", bool, default=True)
     max_drop: float | None = option(
         "largest allowed drop of AP on the scale 0 to 1; a larger drop ends with exit code 1 (default: 0.001 for fp32, "
-        "0.003 for fp16)",
+        "0.003 for fp16, 0.01 for int8)",
         float,
         interval=PROBABILITY,
         metavar="AP",
+    )
+    calibration: str | Path | None = option(
+        "image directory for the calibration of int8 (default: training split of the checkpoint's config)",
+        metavar="DIR",
+    )
+    calibration_images: int = option(
+        "number of images for the calibration of int8 (default: 128)", int, default=128, interval=COUNT, metavar="N"
+    )
+    minutes: float = option(
+        "time limit of the search for the parts that stay in fp32 with int8 (default: 30)",
+        float,
+        default=30.0,
+        interval=ABOVE_0,
+        metavar="MIN",
     )
     nms_per_class: bool | None = nms_option()

@@ -1,0 +1,69 @@
+"""TensorRT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tldet.errors import CheckpointError, ConfigError
+from tldet.runtime.metadata import parse_metadata
+from tldet.runtime.session import need, unloadable
+from tldet.system.inputs import require_file
+
+
+class TensorRtSession:
+    """A TensorRT engine on a CUDA GPU.
+
+    Args:
+        path: the ``.engine`` file, with its metadata in the ``.json`` file beside it.
+        device: ``auto`` or ``cuda``.
+
+    Raises:
+        CheckpointError: the engine cannot be loaded; it only runs on the type of GPU that it was built on.
+        ConfigError: the package or a GPU is missing.
+    """
+
+    def __init__(self, path: Path, device: str = "auto") -> None:
+        self._arguments = (path, device)
+        require_file(path, CheckpointError)
+        trt: Any = need("tensorrt", "tensorrt")
+        if not torch.cuda.is_available() or not (device == "auto" or device.startswith("cuda")):
+            raise ConfigError(f"device {device}: a TensorRT engine needs a CUDA GPU")
+        facts = path.with_suffix(".json")
+        require_file(facts, CheckpointError)
+        self.metadata = parse_metadata(facts.read_text(encoding="utf-8"), path)
+        self._engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(path.read_bytes())
+        if self._engine is None:
+            raise unloadable(path, RuntimeError("built by another version or for another GPU"), "TensorRT")
+        self._context = self._engine.create_execution_context()
+        names = [self._engine.get_tensor_name(number) for number in range(self._engine.num_io_tensors)]
+        self._outputs = [name for name in names if self._engine.get_tensor_mode(name) == trt.TensorIOMode.OUTPUT]
+        self.name = f"TensorRT {trt.__version__} on cuda"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by path: the file is loaded again."""
+        return type(self), self._arguments
+
+    def run(self, images: NDArray[np.uint8], sizes: NDArray[np.int64]) -> list[NDArray[Any]]:
+        """Run the graph."""
+        given = {"images": torch.from_numpy(images).cuda(), "sizes": torch.from_numpy(sizes).cuda()}
+        for name, tensor in given.items():
+            self._context.set_input_shape(name, tuple(tensor.shape))
+            self._context.set_tensor_address(name, tensor.data_ptr())
+        found = [self._empty(name) for name in self._outputs]
+        stream = torch.cuda.current_stream()
+        self._context.execute_async_v3(stream.cuda_stream)
+        stream.synchronize()
+        return [tensor.cpu().numpy() for tensor in found]
+
+    def _empty(self, name: str) -> Tensor:
+        """Allocate an output and bind it."""
+        kind = torch.int64 if name in ("labels", "counts") else torch.float32
+        tensor = torch.empty(tuple(self._context.get_tensor_shape(name)), dtype=kind, device="cuda")
+        self._context.set_tensor_address(name, tensor.data_ptr())
+        return tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from .errors import CheckpointError
 from .images import DIVISOR, MAX_PIXELS
@@ -24,11 +24,11 @@ def parse_metadata(text: str | None, path: Path) -> dict[str, Any]:
         CheckpointError: the metadata is missing or malformed, or the file is not a complete detector.
     """
     try:
-        metadata: Any = json.loads(text) if text else None
+        found: Any = json.loads(text) if text else None
     except (ValueError, RecursionError):
-        metadata = None
-    valid = isinstance(metadata, dict) and all(type(metadata.get(key)) is kind for key, kind in _FIELDS.items())
-    if not valid or metadata["format"] < 1:
+        found = None
+    metadata = cast(dict[str, Any], found) if isinstance(found, dict) else {}
+    if any(type(metadata.get(key)) is not kind for key, kind in _FIELDS.items()) or metadata["format"] < 1:
         raise CheckpointError(f"{path}: is not a detector exported by tldet (no metadata {METADATA_KEY!r})")
     if metadata["format"] > METADATA_VERSION:
         raise CheckpointError(

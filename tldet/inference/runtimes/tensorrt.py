@@ -29,7 +29,7 @@ class TensorRtSession:
     """
 
     def __init__(self, path: Path, device: str = "auto") -> None:
-        self._arguments = (path, device)
+        self.path, self._arguments = path, (path, device)
         require_file(path, CheckpointError)
         trt: Any = need("tensorrt", "tensorrt")
         if not torch.cuda.is_available() or not (device == "auto" or device.startswith("cuda")):

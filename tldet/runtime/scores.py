@@ -17,7 +17,7 @@ _CLIP = 1e-6  # scores of 0 and 1 have no logit
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """Selection and calibration of detections.
+    """Selection of detections by score, and calibration of scores.
 
     Attributes:
         thresholds: score threshold of each label, before the temperature is applied; None for 0.3.

@@ -12,8 +12,8 @@ from tldet.evaluation.errors.match import greedy
 def confusion_matrix(assigned: Assigned, score: float) -> Ints:
     """Count the objects of each class by the class of their detection.
 
-    Detections with a score of at least ``score`` are matched with objects of any class, the best score first, each with
-    the free object of the largest IoU, if that reaches the IoU threshold of ``assigned``. hotcoco has the same rule;
+    Detections with a score of at least ``score`` are matched with objects of any class, best score first, each with the
+    unmatched object of the largest IoU, if this IoU reaches the threshold of ``assigned``. hotcoco uses the same rule;
     supervision matches pairs of the same class first, then by IoU.
 
     Args:

@@ -48,7 +48,7 @@ def overlapping_pairs(truth: GroundTruth, results: Results) -> Pairs:
 
 
 def largest(pairs: Pairs) -> Pairs:
-    """Return the pair of the largest IoU of each detection, the first of equal ones."""
+    """Return the pair with the largest IoU of each detection, the first one of ties."""
     order = np.lexsort((pairs.objects, -pairs.ious, pairs.detections))
     ordered = pairs.take(order)
     return ordered.take(np.flatnonzero(np.diff(ordered.detections, prepend=-1)))

@@ -131,7 +131,7 @@ def _write(folder: Path, checkpoint: Path | None, best: BestDetections) -> None:
     if source is None and not best.too_many:
         source, text = _evaluated(folder, checkpoint)
     if source is None:
-        sections = [*([Section("Accuracy", [text])] if text else []), *run_sections(checkpoint, folder)]
+        sections = [*([Section("Summary", [text])] if text else []), *run_sections(checkpoint, folder)]
         write_report_page(Report(f"Report on {folder}", str(checkpoint or ""), {}, sections), folder / REPORT_NAME)
         return
     found = analyze(source.truth, source.results)
@@ -140,7 +140,7 @@ def _write(folder: Path, checkpoint: Path | None, best: BestDetections) -> None:
 
 
 def _evaluated(folder: Path, checkpoint: Path | None) -> tuple[DetectionSource | None, str]:
-    """Evaluate the best weights of a resumed run again if this is fast; return the reason if it is not."""
+    """Evaluate the best weights of a resumed run again if this is fast; otherwise return an explanation."""
     trained = {} if checkpoint is None else checkpoint_outline(checkpoint)["meta"]["trained"]
     if not trained.get("result"):
         return None, ""  # no validation of a detector

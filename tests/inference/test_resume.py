@@ -342,7 +342,7 @@ def test_the_command_of_a_rank_takes_its_part(
         monkeypatch.setenv("WORLD_SIZE", "2")
         assert main(["predict", str(checkpoint), str(folder), "--jsonl", str(tmp_path / "r.jsonl")]) == 0
     assert main(["predict", str(checkpoint), str(folder), "--json", str(tmp_path / "r.json")]) == 2
-    assert "--json: shard 2/2 (from RANK, WORLD_SIZE)" not in capsys.readouterr().out
+    assert "error: --json: shard 2/2 (from RANK, WORLD_SIZE)" in capsys.readouterr().err
     monkeypatch.delenv("RANK")
     monkeypatch.delenv("WORLD_SIZE")
     files = [str(tmp_path / f"r.{number}-of-2.jsonl") for number in (1, 2)]

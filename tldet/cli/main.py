@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _DISTRIBUTED = ("train", "finetune", "pretrain", "predict")  # commands that torchrun may start
+_INDEPENDENT = ("predict",)  # its processes have inputs of their own, and so errors of their own
 NARROWEST = 40  # columns; rich prints no table on less, and nothing with COLUMNS=0
 
 
@@ -116,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = args.run(args, console) or 0
     except (TldetError, MemoryError, RuntimeError) as error:
         message = _message(error)
-        if not silent or not isinstance(error, TldetError):
+        if not silent or args.command in _INDEPENDENT or not isinstance(error, TldetError):
             errors.print(f"tldet {args.command}: error: {message}", style="red", markup=False, highlight=False)
         return 2
     except KeyboardInterrupt as stop:

@@ -1,6 +1,7 @@
 """The layers of DESIGN: a file imports from its own folder or from lower layers, never sideways."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,15 @@ def place_of(path: Path) -> str:
     return Path(parts[0]).stem
 
 
+@cache
+def parsed(source: str) -> ast.Module:
+    return ast.parse(source)
+
+
 def imports_of(source: str) -> set[str]:
     """The tldet parts a file imports, wherever in it the import stands."""
     parts: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         modules: list[str] = []
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             modules = [f"{node.module}.{alias.name}" if node.module == "tldet" else node.module for alias in node.names]
@@ -56,12 +62,14 @@ def complaint(location: str, part: str) -> str | None:
 FILES = [path for path in sorted(ROOT.rglob("*.py")) if place_of(path) != "__init__"]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_go_down(path: Path) -> None:
-    location = place_of(path)
-    assert location in LEVEL or location == "__main__", f"{location} has no layer"
-    wrong = [complaint(location, part) for part in sorted(imports_of(path.read_text(encoding="utf-8")))]
-    assert [line for line in wrong if line] == []
+def test_imports_go_down() -> None:
+    wrong = []
+    for path in FILES:
+        location = place_of(path)
+        assert location in LEVEL or location == "__main__", f"{location} has no layer"
+        lines = [complaint(location, part) for part in sorted(imports_of(path.read_text(encoding="utf-8")))]
+        wrong += [f"{path.relative_to(ROOT)}: {line}" for line in lines if line]
+    assert wrong == []
 
 
 @pytest.mark.parametrize(
@@ -82,7 +90,7 @@ def test_heads_do_not_import_heads() -> None:
     heads = [path for path in (ROOT / "models" / "heads").glob("*.py") if path.stem not in ("__init__", "base")]
     others = {f"tldet.models.heads.{path.stem}" for path in heads}
     for path in heads:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parsed(path.read_text(encoding="utf-8"))
         imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         assert not imported & others, path.name
     assert len(heads) >= 7
@@ -102,7 +110,7 @@ def graph() -> dict[str, set[str]]:
 
 def modules_in(source: str, known: set[str]) -> set[str]:
     found: set[str] = set()
-    waiting: list[ast.AST] = [ast.parse(source)]
+    waiting: list[ast.AST] = [parsed(source)]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -125,8 +133,9 @@ def cycle_in(graph: dict[str, set[str]]) -> list[str]:
 
 
 def test_no_import_cycles() -> None:
-    assert cycle_in(graph()) == []
-    assert len(graph()) > 150
+    whole = graph()
+    assert cycle_in(whole) == []
+    assert len(whole) > 150
 
 
 def test_a_cycle_is_found() -> None:
@@ -138,25 +147,23 @@ def test_a_cycle_is_found() -> None:
 def test_exceptions_are_imported_on_call_only() -> None:
     for location, part in ON_CALL:
         for path in (ROOT / location).rglob("*.py"):
-            top = [
-                node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)
-            ]
+            top = [node for node in parsed(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)]
             assert not [node.module for node in top if (node.module or "").startswith(f"tldet.{part}")], path.name
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_package_imports_no_sibling_folder(path: Path) -> None:
+def test_the_package_imports_no_sibling_folder() -> None:
     outside = {"benchmarks", "tests", "examples", "tools"}
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
-        assert not {name.partition(".")[0] for name in names} & outside
+    for path in FILES:
+        for node in ast.walk(parsed(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            assert not {name.partition(".")[0] for name in names} & outside, path.relative_to(ROOT)
 
 
 def public_names(source: str) -> list[str]:
     """Return the public classes and functions that a file defines at its top level."""
     defined = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    names = [node.name for node in ast.parse(source).body if isinstance(node, defined)]
+    names = [node.name for node in parsed(source).body if isinstance(node, defined)]
     return [name for name in names if not name.startswith("_")]
 
 

@@ -4,11 +4,12 @@ import csv
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+
+from tests import forked
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 RECIPE = EXAMPLES / "own_parts" / "recipe.py"
@@ -36,10 +37,7 @@ def csvs(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tldet(*words: str | Path, imports: Sequence[str] = ("own_parts",)) -> subprocess.CompletedProcess[str]:
     """Run a command in the folder of the examples, where the package is found."""
     options = [word for name in imports for word in ("--import", name)]
-    command = [sys.executable, "-c", "from tldet.cli.main import entry; entry()", *map(str, words), *options]
-    paths = [str(EXAMPLES.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
-    return subprocess.run(command, cwd=EXAMPLES, env=env, capture_output=True, text=True, check=False)
+    return forked.run(["tldet", *words, *options], cwd=EXAMPLES)
 
 
 def data(csvs: Path, digits: Path) -> list[str | Path]:
@@ -253,9 +251,8 @@ def test_the_same_from_python(csvs: Path, digits: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.replace('.predict(images + "/test") is None or True', ".class_names"))
     words = [RECIPE, csvs / "train.csv", csvs / "valid.csv", digits, tmp_path / "run"]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(EXAMPLES), str(EXAMPLES.parent)])}
-    command = [sys.executable, str(script), *map(str, words)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    paths = os.pathsep.join([str(EXAMPLES), str(EXAMPLES.parent)])
+    done = forked.run([script, *words], env={**os.environ, "PYTHONPATH": paths})
     assert done.returncode == 0, done.stderr
 
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests import forked
+
 TRACE = """
 import json, sys
 from pathlib import Path
@@ -52,8 +54,8 @@ def test_from_json_to_the_loss_in_few_files(digits: Path) -> None:
 def test_from_arguments_to_the_first_step_in_few_files(digits: Path, tmp_path: Path) -> None:
     """The way of the request, of the config, and of what is made of them; ``config`` itself is not counted."""
     script = Path(__file__).parent / "workflows" / "run_trace.py"
-    command = [sys.executable, str(script), str(digits), str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = forked.run([script, digits, tmp_path / "out"])
+    assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     files = [name for name in found["passed"] if not name.startswith("config/")]
     assert {

@@ -23,7 +23,7 @@ from tldet.transfer.restore import restore
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ("cli",)  # may change their own process
 LOADER_PROCESS = {"data/workers.py": {"torch.set_num_threads", "cv2.setNumThreads"}}  # calm_worker runs in no other
-RESTORED = {"system/imports.py": {"os.environ[]"}}  # within one import; see test_use_leaves_the_process_as_it_was
+RESTORED = {"system/imports.py": {"os.environ[]"}}  # within one import; see test_use_and_import below
 CALLS = (
     *("os.environ.update", "os.environ.setdefault", "os.environ.pop", "os.environ.clear", "os.putenv", "os.unsetenv"),
     *("os.execv", "os.execve", "os.execvp", "os.execl", "os.chdir", "os.umask", "os.nice", "os.sched_setaffinity"),
@@ -67,15 +67,6 @@ def is_library(path: Path) -> bool:
     return path.relative_to(ROOT / "tldet").parts[0] not in COMMANDS
 
 
-def test_import_leaves_the_process_as_it_was() -> None:
-    code = f"{PREPARE}import tldet, importlib\n"
-    code += f"skipped = {[Path(name).stem for name in COMMANDS]!r}\n"
-    code += "names = [module.name for module in pkgutil.walk_packages(tldet.__path__, 'tldet.')]\n"
-    code += "names = [name for name in names if name.split('.')[1] not in skipped]\n"
-    code += f"for name in names: importlib.import_module(name)\nassert len(names) > 100{COMPARE}"
-    run_python(code)
-
-
 def test_torchvision_is_imported_as_it_is() -> None:
     code = "import sys, tldet; tldet.load; import torch._dynamo.utils as u"
     code += "; ops = sys.modules['torchvision.ops.roi_align']"
@@ -83,8 +74,8 @@ def test_torchvision_is_imported_as_it_is() -> None:
     assert run_python(code).split() == ["True", "True"]
 
 
-def test_use_leaves_the_process_as_it_was(digits: Path, run: Path, tmp_path: Path) -> None:
-    """Also the environment variable that is set while albumentations is imported."""
+def test_use_and_import_leave_the_process_as_it_was(digits: Path, run: Path, tmp_path: Path) -> None:
+    """Use of some functions, then the import of all modules; also the variable set while albumentations is imported."""
     options = ["data.loader.batch_size=2", "training.precision=fp32"]
     image = next((digits / "test").glob("*.jpg"), None) or next((digits / "test").glob("*.png"))
     code = f"""{PREPARE}
@@ -97,6 +88,12 @@ out = {str(tmp_path / "out")!r}
 tldet.finetune({str(digits)!r}, out=out, model='retinanet_lite0', steps=1, cfg_options={options!r})
 test({str(run / "best.pt")!r}, device='cpu')
 predict({str(run / "best.pt")!r}, [{str(image)!r}], json={str(tmp_path / "found.json")!r}, device='cpu')
+{COMPARE}
+import importlib
+names = [module.name for module in pkgutil.walk_packages(tldet.__path__, 'tldet.')]
+names = [name for name in names if name.split('.')[1] not in {COMMANDS!r}]
+for name in names: importlib.import_module(name)
+assert len(names) > 100
 {COMPARE}"""
     run_python(code)
 

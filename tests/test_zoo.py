@@ -17,7 +17,7 @@ from tldet.transfer.interop.known import KNOWN
 from tldet.transfer.param_groups import build_optimizer
 from tldet.workflows.training.schema import checked_settings
 
-SMALL = ("lite0", "resnet18", "resnet34")
+SMALL = ("lite0", "resnet18")
 SIZE = (64, 96)
 NOTHING = {"type": "CocoDataset", "annotations": "a.json", "images": "."}
 
@@ -30,17 +30,21 @@ def complete(name: str) -> Config:
 
 
 def marked() -> list[Any]:
-    """All names; those with a large backbone are slow but for the first with each kind of head."""
-    seen: set[str] = set()
+    """All names; slow are those with a large backbone, and configs with the model of a recipe."""
+    recipes = [read_config(name)["model"] for name in shipped() if name.startswith("recipes/")]
     marked = []
     for name in shipped():
         model = read_config(name)["model"]
         large = not any(part in model["backbone"]["name"] for part in SMALL)
-        kind = model["head"]["type"]
-        marked.append(pytest.param(name, marks=pytest.mark.slow) if large and kind in seen else name)
-        if large:
-            seen.add(kind)
+        again = not name.startswith("recipes/") and _network(model) in map(_network, recipes)
+        marked.append(pytest.param(name, marks=[pytest.mark.slow] * (large or again)))
     return marked
+
+
+def _network(model: dict[str, Any]) -> dict[str, Any]:
+    """A model section without its classes and initial weights."""
+    backbone = {key: value for key, value in model["backbone"].items() if key != "weights"}
+    return {**model, "backbone": backbone, "head": {**model["head"], "num_classes": None}}
 
 
 def detector(config: Config) -> Detector:

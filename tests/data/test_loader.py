@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests import forked
 from tldet.data.dataset import CocoDataset
 from tldet.data.eval_batches import eval_batches
 from tldet.data.loader import BatchOrder, SampleKey, train_batches
@@ -58,7 +59,8 @@ def equal(a: Batch, b: Batch) -> bool:
     return same and a.image_ids == b.image_ids and torch.equal(a.images, b.images)
 
 
-def test_batches_do_not_depend_on_workers_or_on_the_first_step(folder: Path) -> None:
+def test_batches_do_not_depend_on_workers_or_on_the_first_step(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tldet.data.loader.multiprocessing", forked)  # new processes, with the libraries imported
     data = dataset(folder, seed=3)
     order = BatchOrder(data.sizes, 2, seed=3)
     alone = list(islice(train_batches(data, order), 10))

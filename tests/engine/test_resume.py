@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests import forked
 from tests.tools import same
 from tldet import checkpoint
 from tldet.engine import precision
@@ -49,10 +48,7 @@ def test_workers_do_not_change_the_run(toy: ModuleType, whole: Path, tmp_path: P
 )
 def test_sigkill_at_random_moments(toy: ModuleType, whole: Path, tmp_path: Path, workers: int, kills: int) -> None:
     script = Path(__file__).with_name("toy_run.py")
-    command = [sys.executable, str(script), str(tmp_path), str(workers), str(kills), str(workers + kills)]
-    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = forked.run([script, tmp_path, workers, kills, workers + kills])
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[1]) >= toy.LEAST, done.stdout
     assert_same_run(tmp_path / "whole", tmp_path / "killed")

@@ -51,7 +51,7 @@ def whole(recipe: str) -> list[dict[str, Tensor]]:
 
 @pytest.mark.parametrize("recipe", with_slow(RECIPES, ["cascade_mask_rcnn_lite0"]))
 def test_accumulated_micro_batches_are_one_batch(recipe: str) -> None:
-    for split in ([4, 4], [3, 5]) if recipe in ("fcos_lite0", "faster_rcnn_lite0") else ([4, 4],):
+    for split in ([4, 4], [3, 5]) if recipe == "fcos_lite0" else ([4, 4],):
         for step, (one, parts) in enumerate(zip(whole(recipe), steps(detector(recipe), split), strict=True)):
             assert distance(parts, one) < CLOSE, (split, step)
 
@@ -102,7 +102,7 @@ def test_a_distilled_detector() -> None:
 @pytest.mark.parametrize("recipe", DENSE)
 def test_an_empty_batch_has_no_larger_gradient(recipe: str) -> None:
     """At the first step and after some; the old divisor, 1, made it a hundred times larger."""
-    for ready in (0, 5):
+    for ready in (0, 2):
         model = detector(recipe)
         stepper = Stepper(model, torch.optim.SGD(model.parameters(), lr=0.0), Precision())
         for number in range(ready):

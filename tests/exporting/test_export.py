@@ -27,7 +27,7 @@ from tldet.structures.batch import Batch
 from tldet.structures.detections import Detections
 from tldet.structures.target import Target
 from tldet.workflows.convert import convert
-from tldet.workflows.export.export import export
+from tldet.workflows.export.export import ExportResult, export
 
 FAMILIES = ["retinanet_lite0", "fcos_lite0", "gfl_lite0", "faster_rcnn_lite0", "mask_rcnn_lite0", "dfine_lite0"]
 RECIPES = sorted(path.stem for path in Path("configs/recipes").glob("*.py"))
@@ -131,7 +131,7 @@ def test_backbones_of_timm(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("recipe", with_slow(FAMILIES, set(FAMILIES) - {"retinanet_lite0"}))
-@pytest.mark.parametrize("format", with_slow(["onnx", "openvino", "torch"], ["openvino", "torch"]))
+@pytest.mark.parametrize("format", with_slow(["onnx", "openvino", "torch"], ["onnx", "openvino"]))
 def test_half_precision(recipe: str, format: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("openvino")
@@ -164,9 +164,14 @@ def test_a_comparison_is_described_in_one_line() -> None:
     assert many.describe().startswith("1,440 of 1,600 detections on 16 images are the same (90.00 %;")
 
 
-def test_from_a_checkpoint_to_the_command_line(run: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def result(run: Path, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    """Result of ``tldet export`` of a trained checkpoint."""
     pytest.importorskip("onnxruntime")
-    result = export(run / "best.pt", "onnx", out=tmp_path)
+    return export(run / "best.pt", "onnx", out=tmp_path_factory.mktemp("export"))
+
+
+def test_from_a_checkpoint_to_the_command_line(run: Path, result: ExportResult) -> None:
     assert result.passed
     assert result.comparison is not None
     assert result.comparison.fraction >= 0.99
@@ -188,10 +193,9 @@ def test_from_a_checkpoint_to_the_command_line(run: Path, tmp_path: Path) -> Non
         tldet.test(result.path)
 
 
-def test_metadata_are_in_the_file(run: Path, tmp_path: Path) -> None:
+def test_metadata_are_in_the_file(result: ExportResult) -> None:
     onnx = pytest.importorskip("onnx")
-    path = export(run / "best.pt", "onnx", out=tmp_path, verify=False).path
-    model = onnx.load(path)
+    model = onnx.load(result.path)
     stated = json.loads({entry.key: entry.value for entry in model.metadata_props}["tldet"])
     assert stated["opset"] == next(one.version for one in model.opset_import if one.domain == "")
     assert len(stated["checkpoint_sha256"]) == 64
@@ -223,9 +227,20 @@ def test_a_wrong_key_of_the_evaluated_split_is_named(run: Path, tmp_path: Path) 
         export(tmp_path / "none.pt", "onnx", out=tmp_path)
 
 
-def test_a_raw_network_is_no_detector(run: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_without_verification_no_data_are_needed(run: Path, tmp_path: Path) -> None:
+    state = checkpoint.load_checkpoint(run / "best.pt")
+    state["config"]["data"] = {}
+    checkpoint.save(tmp_path / "none.pt", state)
+    result = export(tmp_path / "none.pt", "torch", out=tmp_path, verify=False)
+    assert (result.comparison, result.before, result.after) == (None, None, None)
+    assert tldet.load(result.path).class_names == list("0123456789")
+
+
+@pytest.mark.parametrize("format", with_slow(["torch", "onnx"], ["onnx"]))
+def test_a_raw_network_is_no_detector(run: Path, tmp_path: Path, format: str) -> None:
     pytest.importorskip("onnxruntime")
-    path = export(run / "best.pt", "onnx", out=tmp_path, raw=True).path
+    path = export(run / "best.pt", format, out=tmp_path, raw=True).path
     with pytest.raises(CheckpointError, match="exported with --raw"):
         tldet.load(path)
 

@@ -14,10 +14,12 @@ import pytest
 import torch
 
 import tldet
+from tests import forked
 from tldet.data.images import read_image
 from tldet.errors import DataError
 from tldet.inference.predictor import Predictor
 from tldet.inference.ray_data import RayPredictor
+from tldet.system.device import cpu_has_bf16
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,7 +32,9 @@ def boxes(predictor: Predictor, path: Path) -> list[Any]:
     return predictor.predict(path, 0.01).boxes.tolist()  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "precision", ["fp32", pytest.param("bf16", marks=pytest.mark.skipif(not cpu_has_bf16(), reason="needs bf16"))]
+)
 def test_a_predictor_is_the_same_after_pickling(run: Path, digits: Path, precision: str) -> None:
     predictor = tldet.load(run / "best.pt", precision=precision, tiles=80)
     again = pickle.loads(pickle.dumps(predictor))
@@ -46,10 +50,11 @@ def test_a_predictor_is_the_same_after_pickling(run: Path, digits: Path, precisi
         assert torch.equal(one.scores, other.scores)
 
 
-def test_predictors_in_two_spawned_processes(run: Path, digits: Path) -> None:
+@pytest.mark.parametrize("processes", [forked, pytest.param(multiprocessing, marks=pytest.mark.slow)])
+def test_predictors_in_two_other_processes(run: Path, digits: Path, processes: Any) -> None:
     predictor = tldet.load(run / "best.pt", precision="fp32")
     paths = images(digits)[:4]
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
+    with processes.get_context("spawn").Pool(2) as pool:
         found = pool.starmap(boxes, [(predictor, path) for path in paths])
     assert all(found)
     for one, path in zip(found, paths, strict=True):

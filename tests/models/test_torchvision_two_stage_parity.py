@@ -22,7 +22,8 @@ from tldet.structures.target import Target
 from tldet.transfer.interop.dialects.torchvision import from_torchvision
 
 SIZE, CLASSES = (192, 256), 91
-PROPOSALS = 250  # an image in training; with the usual 2000 the second stage takes minutes
+PROPOSALS = 250  # per image; with the usual 1000 and 2000 the second stage takes minutes
+DETECTIONS = 60  # per image
 MODELS: dict[str, tuple[str, Callable[..., nn.Module]]] = {
     "faster": ("faster_rcnn_r50", detection.fasterrcnn_resnet50_fpn),
     "faster_v2": ("faster_rcnn_r50_v2", detection.fasterrcnn_resnet50_fpn_v2),
@@ -45,7 +46,8 @@ def randomize(model: nn.Module) -> None:
 
 def theirs(build: Callable[..., nn.Module]) -> Any:
     drawn = {"rpn_batch_size_per_image": 10**6, "box_batch_size_per_image": 10**6, "box_positive_fraction": 1.0}
-    drawn |= {"rpn_post_nms_top_n_train": PROPOSALS}
+    drawn |= {"rpn_post_nms_top_n_train": PROPOSALS, "rpn_post_nms_top_n_test": PROPOSALS}
+    drawn |= {"box_detections_per_img": DETECTIONS}
     sizes = {"min_size": SIZE[0], "max_size": SIZE[1], "box_score_thresh": 0.012}
     model = build(weights=None, weights_backbone=None, **sizes, **drawn)
     randomize(model)
@@ -58,8 +60,8 @@ def ours(recipe: str) -> Detector:
     model["head"]["num_classes"] = CLASSES - 1
     if "mask" in model["head"]:
         model["head"]["mask"].update(targets="torchvision", paste="resized")
-    model["head"]["rpn"].update(num_samples=10**6, nms_post=[PROPOSALS, 1000])
-    model["head"]["roi"].update(num_samples=10**6, pos_fraction=1.0, score_thr=0.012)
+    model["head"]["rpn"].update(num_samples=10**6, nms_post=[PROPOSALS, PROPOSALS])
+    model["head"]["roi"].update(num_samples=10**6, pos_fraction=1.0, score_thr=0.012, max_per_img=DETECTIONS)
     return build_detector(model).eval()
 
 
@@ -125,8 +127,7 @@ def test_parity_of_detections(pair: Pair) -> None:
     with torch.no_grad():
         expected = pair.theirs(list(images.float() / 255))
     kept = pair.ours.predict(Batch(images, [SIZE] * 2, [], [SIZE] * 2))
-    larger = pair.ours.predict(Batch(images, [SIZE] * 2, [], [original] * 2))
-    for a, b, scaled in zip(expected, kept, larger, strict=True):
+    for a, b in zip(expected, kept, strict=True):
         assert len(b) == len(a["scores"]) >= 50
         close(b.scores, a["scores"])
         # Scores equal to the last bits may change places, so each of theirs must find its own among ours.
@@ -134,17 +135,19 @@ def test_parity_of_detections(pair: Pair) -> None:
         near = torch.cdist(b.boxes, a["boxes"], p=float("inf")) < 0.02
         alike = same & near & ((b.scores[:, None] - a["scores"][None]).abs() < 1e-4)
         assert alike.any(0).all()
-        close(scaled.boxes, b.boxes * torch.tensor([2.0, 1.5, 2.0, 1.5]), atol=1e-3)
         if pair.masks:
             mine = b.dense_masks()
             assert mine is not None
             wanted = a["masks"][:, 0] > 0.5
             differing = (mine[alike.byte().argmax(0)].bool() != wanted).flatten(1).sum(1)
             assert wanted.flatten(1).sum(1).float().mean() > 500
-            assert (differing <= 0.005 * wanted.flatten(1).sum(1) + 3).float().mean() >= 0.97
-            assert isinstance(scaled.masks, InstanceMasks)
-            pasted = paste_masks_in_image(scaled.masks.patches[:, None], scaled.boxes, original)[:, 0] >= 0.5
-            assert torch.equal(scaled.masks.dense().bool(), pasted), "at the original image's own resolution"
+            assert (differing <= 0.005 * wanted.flatten(1).sum(1) + 3).float().mean() >= 0.95, "all but slivers"
+    (scaled,) = pair.ours.predict(Batch(images[:1], [SIZE], [], [original]))
+    close(scaled.boxes, kept[0].boxes * torch.tensor([2.0, 1.5, 2.0, 1.5]), atol=1e-3)
+    if pair.masks:
+        assert isinstance(scaled.masks, InstanceMasks)
+        pasted = paste_masks_in_image(scaled.masks.patches[:, None], scaled.boxes, original)[:, 0] >= 0.5
+        assert torch.equal(scaled.masks.dense().bool(), pasted), "at the original image's own resolution"
 
 
 def test_parity_of_losses(pair: Pair) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -24,13 +25,14 @@ passed: set[str] = set()
 called: set[str] = set()
 
 
-def file_of(frame: FrameType) -> str | None:
-    path = Path(frame.f_code.co_filename)
+@cache
+def file_of(name: str) -> str | None:
+    path = Path(name)
     return path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else None
 
 
 def note(frame: FrameType, event: str, _: Any) -> None:
-    name = file_of(frame) if event == "call" else None
+    name = file_of(frame.f_code.co_filename) if event == "call" else None
     if name is None:
         return
     called.add(name)
@@ -40,7 +42,7 @@ def note(frame: FrameType, event: str, _: Any) -> None:
         sys.setprofile(None)
         under_way: FrameType | None = frame
         while under_way is not None:
-            passed.update(filter(None, [file_of(under_way)]))
+            passed.update(filter(None, [file_of(under_way.f_code.co_filename)]))
             under_way = under_way.f_back
 
 

@@ -6,15 +6,17 @@ import http.client
 import json
 import os
 import re
-import signal
 import socket
-import subprocess
-import sys
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
+
+from tests import forked
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Answer:
 class Server:
     """A running ``tldet serve``."""
 
-    process: subprocess.Popen[str]
+    process: BaseProcess
     port: int
 
     def ask(
@@ -71,19 +73,22 @@ class Server:
 @contextmanager
 def serving(checkpoint: Path, options: Sequence[object] = ()) -> Iterator[Server]:
     """Run ``tldet serve`` on a free port; it is terminated at the end."""
-    command = [sys.executable, "-m", "tldet.cli", "serve", str(checkpoint), "--port", "0", "--precision", "fp32"]
-    process = subprocess.Popen([*command, *map(str, options)], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    seen: list[str] = []
-    try:
-        while not (match := re.search(r"serving at http://[\d.]+:(\d+)", line := process.stderr.readline())):
-            seen.append(line)
-            assert process.poll() is None, "".join(seen)
-        yield Server(process, int(match[1]))
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=180)
+    command = ["tldet", "serve", checkpoint, "--port", 0, "--precision", "fp32"]
+    with tempfile.TemporaryDirectory() as folder:
+        process, log = forked.start([*command, *options], Path(folder)), Path(folder) / "stderr"
+        try:
+            while not (match := re.search(r"serving at http://[\d.]+:(\d+)\b", text := read_if_there(log))):
+                assert process.is_alive(), text
+                time.sleep(0.05)
+            yield Server(process, int(match[1]))
+        finally:
+            process.terminate()
+            process.join(180)
+            assert process.exitcode is not None
+
+
+def read_if_there(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def form(content: bytes, field: str = "image") -> tuple[bytes, str]:

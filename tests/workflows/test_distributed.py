@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests import forked
 from tldet import checkpoint
 from tldet.cli.main import main
 from tldet.data.dataset import CocoDataset
@@ -43,24 +46,42 @@ OPTIONS = [
 
 
 def together(command: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """A command run by two processes."""
+    """A command run by two processes of torchrun."""
     given = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     given += [str(ROOT / "tools" / f"{command}.py"), *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(given, capture_output=True, text=True, env=environment, check=False)
 
 
-def finetuned(digits: Path, out: Path, *more: str) -> dict[str, Any]:
+def forked_together(command: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The same, without torchrun: with the environment that it gives each process."""
+    with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
+        free.bind(("127.0.0.1", 0))
+        world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        free.close()
+        processes = []
+        for rank in ("0", "1"):
+            (Path(folder) / rank).mkdir()
+            environment = {**os.environ, **world, "RANK": rank, "LOCAL_RANK": rank}
+            processes.append(forked.start(["tldet", command, *arguments], Path(folder) / rank, env=environment))
+        for process in processes:
+            process.join()
+        out, err = ("".join(path.read_text() for path in Path(folder).rglob(name)) for name in ("stdout", "stderr"))
+    return subprocess.CompletedProcess([command], max(abs(one.exitcode or 0) for one in processes), out, err)
+
+
+def finetuned(digits: Path, out: Path, launch: Any) -> dict[str, Any]:
     """Four steps of two processes; the last checkpoint."""
     given = ["--data", digits, "--model", "retinanet_lite0", "--steps", "4", "--out", out]
-    done = together("finetune", "--no-report", *given, *more, "--cfg-options", *OPTIONS)
+    done = launch("finetune", "--no-report", *given, "--cfg-options", *OPTIONS)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("steps in") == 1, "only the main process speaks"
     return checkpoint.load_checkpoint(out / "step_00000004.pt")
 
 
-def test_two_processes_are_one_with_twice_the_accumulation(digits: Path, tmp_path: Path) -> None:
-    both = finetuned(digits, tmp_path / "both")
+@pytest.mark.parametrize("launch", [forked_together, pytest.param(together, marks=pytest.mark.slow)])
+def test_two_processes_are_one_with_twice_the_accumulation(digits: Path, tmp_path: Path, launch: Any) -> None:
+    both = finetuned(digits, tmp_path / "both", launch)
     options = [*OPTIONS, "training.accumulate=2"]
     finetune(digits, out=tmp_path / "one", model="retinanet_lite0", steps=4, cfg_options=options, report=False)
     one = checkpoint.load_checkpoint(tmp_path / "one" / "step_00000004.pt")
@@ -81,7 +102,7 @@ def test_two_processes_are_one_with_twice_the_accumulation(digits: Path, tmp_pat
 
 @pytest.mark.slow
 def test_resumed_in_two_processes_is_bit_identical(digits: Path, tmp_path: Path) -> None:
-    whole = finetuned(digits, tmp_path / "run")
+    whole = finetuned(digits, tmp_path / "run", together)
     for path in (tmp_path / "run").glob("*.pt"):
         if path.name > "step_00000002.pt" or path.name == "best.pt":
             path.unlink()

@@ -21,7 +21,7 @@ from tldet.workflows.test import test as evaluate
 
 LAST = ("head.box.cls_score.", "head.box.bbox_pred.")
 SMALL = ("training.precision=fp32", "data.loader.batch_size=2", "model.head.roi.score_thr=0.001",
-         "model.head.roi.max_per_img=20",
+         "model.head.roi.max_per_img=20", "model.head.rpn.nms_post=[100, 50]",
          "data.train.transforms.0.short=96", "data.train.transforms.0.long=128",
          "data.val.transforms.0.short=96", "data.val.transforms.0.long=128")  # fmt: skip
 

@@ -163,7 +163,7 @@ def test_the_package_imports_no_sibling_folder() -> None:
 def public_names(source: str) -> list[str]:
     """Return the public classes and functions that a file defines at its top level."""
     defined = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    names = [node.name for node in ast.parse(source).body if isinstance(node, defined)]
+    names = [node.name for node in parsed(source).body if isinstance(node, defined)]
     return [name for name in names if not name.startswith("_")]
 
 

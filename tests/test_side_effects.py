@@ -23,7 +23,7 @@ from tldet.transfer.restore import restore
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ("cli",)  # may change their own process
 LOADER_PROCESS = {"data/workers.py": {"torch.set_num_threads", "cv2.setNumThreads"}}  # calm_worker runs in no other
-RESTORED = {"system/imports.py": {"os.environ[]"}}  # within one import; see the test of use and import
+RESTORED = {"system/imports.py": {"os.environ[]"}}  # within one import; see test_use_and_import below
 CALLS = (
     *("os.environ.update", "os.environ.setdefault", "os.environ.pop", "os.environ.clear", "os.putenv", "os.unsetenv"),
     *("os.execv", "os.execve", "os.execvp", "os.execl", "os.chdir", "os.umask", "os.nice", "os.sched_setaffinity"),

@@ -86,7 +86,7 @@ def test_the_site_builds_strictly_and_needs_no_network(
 ) -> None:
     """As ``mkdocs build --strict`` builds it, in this process; counting the multiply-adds of all recipes takes long."""
     if costs == "replaced":
-        monkeypatch.setattr("tldet.workflows.models.detector_cost", lambda *_: (12_345_678, 9_876_543_210))
+        monkeypatch.setattr("tldet.workflows.models._cost", lambda *_: (12_345_678, 9_876_543_210))
     monkeypatch.setattr(sys, "path", [*sys.path])
     settings = load_config(str(ROOT / "mkdocs.yml"), strict=True, site_dir=str(tmp_path))
     settings.plugins.on_startup(command="build", dirty=False)

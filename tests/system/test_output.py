@@ -279,6 +279,7 @@ WRITING = re.compile(
 OTHERS = {
     "system/output.py": "the writer",
     "runtime/files.py": "the writer of tldet-runtime",
+    "data/index_cache.py": "parts of an array in a temporary folder",
     "engine/logging.py": "appends lines",
     "workflows/study/workers.py": "appends what a process prints",
     "transfer/downloads.py": "a digest, in a Replacement",

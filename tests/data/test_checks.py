@@ -180,7 +180,9 @@ def make_bad(folder: Path, count: int = 10) -> Path:
 def test_all_are_listed_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """They were found one at a time, at the step that reads them."""
     path = make_bad(tmp_path / "d")
-    with pytest.raises(DataError, match=r"3 of 10 images cannot be used: .*2\.jpg: is a truncated JPEG .* --on-bad-image skip"):
+    with pytest.raises(
+        DataError, match=r"3 of 10 images cannot be used: .*2\.jpg: is a truncated JPEG .* --on-bad-image skip"
+    ):
         CocoDataset(str(path), str(tmp_path / "d")).check_images()
     for name in ("2.jpg", "5.jpg", "7.jpg"):
         assert str(tmp_path / "d" / name) in caplog.text

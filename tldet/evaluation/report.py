@@ -36,7 +36,8 @@ class CocoResult:
     Attributes:
         AP: mean over IoU 0.50 to 0.95 and over classes; AP50 and AP75 at one IoU.
         APs: objects of less than 32**2 pixels; APm up to 96**2, APl above.
-        AR1: largest recall with 1 detection per class and image; AR10, AR100 with more; ARs, ARm, ARl by object size, with 100.
+        AR1: largest recall with 1 detection per class and image; AR10, AR100 with more; ARs, ARm, ARl by object size,
+            with 100.
         per_class: AP of each class of the ground truth, by name, in order of category id.
         per_class_ap50: AP50 of each class.
         type: "bbox" or "segm".

@@ -63,7 +63,9 @@ class Sizes(Suite):
         """Return the lines below the table."""
         peak = "peak memory: of the whole process, imports included; both libraries alternate, each in a new process"
         cache = "reopening: compared with reading the file again with pycocotools, which has no cache"
-        private = f"private memory: of the dataset in a loader process, the largest of {WORKERS} processes"
+        private = (
+            f"private memory: anonymous memory of the dataset in a loader process, the largest of {WORKERS} processes"
+        )
         return [peak, cache, private, *super().notes()]
 
 
@@ -131,7 +133,7 @@ def loading(path: str, worker: int) -> dict[str, float]:
 
 def _private_mb() -> float:
     lines = Path("/proc/self/smaps_rollup").read_text(encoding="utf-8").splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1024
 
 
 def _value(one: Figure) -> str:

@@ -87,7 +87,7 @@ def find_stage(
         expected, raw = StageGraph(detector).stages(torch.from_numpy(images), torch.from_numpy(sizes))
     reference = _traced(detector, options, half=False)
     program = _traced(detector, options, half=True) if half else reference
-    names = dict(zip(expected, program.graph_signature.user_outputs, strict=True))
+    names = dict(zip(expected, _outputs(program), strict=True))
     layers, plain = list(_layers(program)), [node for _, node in _layers(reference)]
     found = file_tensors(path, {*names.values(), *(node for _, node in layers)}, images, sizes)
     values = program_tensors(reference.module(), plain, images, sizes)
@@ -100,6 +100,16 @@ def find_stage(
 
 def _traced(detector: Detector, options: GraphOptions, *, half: bool) -> torch.export.ExportedProgram:
     return trace_graph(prepare_for_tracing(copy.deepcopy(detector), half=half), options, StageGraph)
+
+
+def _outputs(program: torch.export.ExportedProgram) -> Iterator[str]:
+    """Yield the nodes of the outputs, without a conversion of the dtype, which has other names in an ONNX graph."""
+    nodes = {node.name: node for node in program.graph.nodes}
+    for name in program.graph_signature.user_outputs:
+        node = nodes[name]
+        while str(node.target).startswith("aten.to."):
+            node = node.args[0]
+        yield node.name
 
 
 def _layers(program: torch.export.ExportedProgram) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tldet.exporting.graph import GraphOptions, StageGraph, prepare_for_tracing, raw_tensors, trace_graph
-from tldet.exporting.intermediate import file_tensors, program_tensors
+from tldet.exporting.intermediate import Found, file_tensors, program_tensors
 from tldet.exporting.verify import detection_distance
 from tldet.inference.runtimes.exported import ExportedDetector, graph_inputs
 from tldet.models.detector import Detector
@@ -20,7 +20,7 @@ from tldet.structures.batch import Batch
 
 _LAYERS = ("aten.conv2d.", "aten.conv_transpose2d.", "aten.linear.")
 _DECODING = "the stages after the head's raw outputs (RoI layers, box decoding, NMS)"
-Found = dict[str, Tensor]
+_SAME = 1e-3  # distance of detections that differ by rounding only
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Blame:
     @property
     def stage(self) -> str:
         """Name of the stage."""
-        return _DECODING if self.decoding > self.total / 2 else _steepest(list(self.errors.items()))[0]
+        behind = self.decoding > max(_SAME, self.total / 2)
+        return _DECODING if behind else _steepest(list(self.errors.items()))[0]
 
     def describe(self) -> str:
         """Return one line."""

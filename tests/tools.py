@@ -22,6 +22,12 @@ def same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and bool(a == b)
 
 
+def finetune_words(data: object, out: object, *more: str) -> list[str]:
+    """Command line of a fine-tuning of the small RetinaNet, without a report."""
+    given = ["--data", str(data), "--out", str(out), "--model", "retinanet_lite0"]
+    return ["finetune", "--no-report", *given, *more]
+
+
 def with_slow(values: Sequence[str], slow: Collection[str]) -> list[Any]:
     """Parameters of a test, of which some belong to ``make test-all`` only."""
     return [pytest.param(value, marks=[pytest.mark.slow] * (value in slow)) for value in values]

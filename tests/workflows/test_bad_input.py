@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.tools import finetune_words
 from tldet import checkpoint
 from tldet.cli.main import main
 from tldet.config import find, read_config
@@ -34,19 +35,7 @@ def message(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
 
 
 def finetune(data: Path, out: Path, *more: str) -> list[str]:
-    return [
-        "finetune",
-        "--no-report",
-        "--data",
-        str(data),
-        "--out",
-        str(out),
-        "--model",
-        "retinanet_lite0",
-        "--steps",
-        "2",
-        *more,
-    ]
+    return finetune_words(data, out, "--steps", "2", *more)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.tools import finetune_words
 from tldet import checkpoint
 from tldet.cli.main import main
 from tldet.engine.logging import read_log
@@ -77,16 +78,7 @@ def test_the_table_is_logged_without_a_terminal(
     digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.INFO)
-    arguments = [
-        "finetune",
-        "--no-report",
-        "--data",
-        str(digits),
-        "--out",
-        str(tmp_path / "a"),
-        "--model",
-        "retinanet_lite0",
-    ]
+    arguments = finetune_words(digits, tmp_path / "a")
     assert main([*arguments, "--steps", "1", "--freeze", "all-but-head", "--cfg-options", *SMALL]) == 0
     out = capsys.readouterr().out
     assert "trainable parameters" in out
@@ -172,16 +164,7 @@ def test_no_common_class_is_reported(run: Path, digits: Path, tmp_path: Path, ca
 def test_invalid_requests_are_one_line_errors(
     digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], error: str
 ) -> None:
-    arguments = [
-        "finetune",
-        "--no-report",
-        "--data",
-        str(digits),
-        "--out",
-        str(tmp_path / "o"),
-        "--model",
-        "retinanet_lite0",
-    ]
+    arguments = finetune_words(digits, tmp_path / "o")
     length = [] if "--minutes" in more else ["--steps", "1"]
     assert error in message(capsys, *arguments, *length, *more)
 

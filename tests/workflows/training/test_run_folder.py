@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.tools import finetune_words
 from tldet import checkpoint
 from tldet.cli.main import main
 from tldet.config import Config, read_config
@@ -24,19 +25,7 @@ NOTE = "# {folder}: {path}\n"
 
 
 def finetune(data: Path, out: Path, *more: str) -> list[str]:
-    given = [
-        "finetune",
-        "--no-report",
-        "--data",
-        str(data),
-        "--out",
-        str(out),
-        "--model",
-        "retinanet_lite0",
-        "--steps",
-        "1",
-    ]
-    return [*given, "--batch-size", "2", "--precision", "fp32", *more]
+    return finetune_words(data, out, "--steps", "1", "--batch-size", "2", "--precision", "fp32", *more)
 
 
 def message(capsys: pytest.CaptureFixture[str], arguments: list[str], code: int = 0) -> str:

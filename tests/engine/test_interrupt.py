@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Timer
 from types import ModuleType
 from typing import Any
 
@@ -88,6 +90,22 @@ def test_only_another_ctrl_c_aborts() -> None:
             send(number)
         assert (interrupts.requested, seen) == (True, ["first"])
         now[0] = 2.0
+        with pytest.raises(KeyboardInterrupt, match="at once"):
+            send(signal.SIGINT)
+
+
+def test_a_signal_counts_when_it_arrives_not_when_a_long_operation_lets_its_handler_run() -> None:
+    def long_operation() -> float:
+        start = time.monotonic()
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 5_000_000)
+        return time.monotonic() - start
+
+    with Interrupts(lambda: None) as interrupts:
+        send(signal.SIGINT)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            Timer(0.1, os.kill, (os.getpid(), number)).start()
+        assert long_operation() > 1
+        assert interrupts.requested
         with pytest.raises(KeyboardInterrupt, match="at once"):
             send(signal.SIGINT)
 

@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -184,6 +185,9 @@ def _trained_child(folder: Path, workers: int, *, die_after: float | None = None
         hooks = [] if die_after is None else [Dying(die_after)]
         build(folder, workers, delay=0.004, hooks=hooks).run(resume=any(folder.glob("step_*.pt")))
         code = 0
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.flush()
     finally:
         os._exit(code)
 

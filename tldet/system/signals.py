@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -50,12 +51,46 @@ class Stopped(KeyboardInterrupt):
     """A signal has ended the block of :meth:`Interrupts.at_once`; the caller saves and exits."""
 
 
+class _Arrivals:
+    """Records when signals arrive.
+
+    A handler runs between two operations of the main thread, seconds after the signal when an operation takes that
+    long. A thread of its own reads at once what the interpreter writes for each signal.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._times: dict[int, float] = {}
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._record, name="signals", daemon=True).start()
+
+    def _record(self) -> None:
+        with self._reader:
+            while numbers := self._reader.recv(64):
+                self._times.update(dict.fromkeys(numbers, self._clock()))
+
+    def time(self, number: int) -> float:
+        """Return when this signal arrived last; called once by its handler."""
+        for _ in range(50):  # milliseconds; the thread may not have run yet
+            if number in self._times:
+                break
+            time.sleep(0.001)
+        return self._times.pop(number, self._clock())
+
+    def close(self) -> None:
+        """Stop recording."""
+        signal.set_wakeup_fd(self._before)
+        self._writer.close()
+
+
 class Interrupts:
     """Handles stop signals inside the ``with`` block.
 
-    The first signal sets ``requested``. Another Ctrl-C, at least half a second later, raises KeyboardInterrupt. Further
-    signals of job managers are ignored, so that the current step can be saved. Only the main thread can set signal
-    handlers; in other threads this does nothing.
+    The first signal sets ``requested``. Another Ctrl-C that arrives at least half a second later raises
+    KeyboardInterrupt. Further signals of job managers are ignored, so that the current step can be saved. Only the main
+    thread can set signal handlers; in other threads this does nothing.
 
     Args:
         on_first: called at the first signal. With None, every signal raises KeyboardInterrupt, like Ctrl-C by default.
@@ -69,9 +104,11 @@ class Interrupts:
         self._last = -float("inf")
         self._at_once = False
         self._before: dict[signal.Signals, Any] = {}
+        self._arrivals: _Arrivals | None = None
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():
+            self._arrivals = _Arrivals(self._clock)
             for one in STOP_SIGNALS:
                 before = signal.getsignal(one)
                 if one == signal.SIGINT or before is not signal.SIG_IGN:  # nohup ignores SIGHUP
@@ -104,7 +141,7 @@ class Interrupts:
         return guarded
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        now = self._clock()
+        now = self._arrivals.time(number) if self._arrivals else self._clock()
         if now - self._last < SAME_REQUEST:
             return
         self._last = now
@@ -126,6 +163,8 @@ class Interrupts:
             if isinstance(outer, Interrupts):
                 outer._last = max(outer._last, self._last)
             signal.signal(one, signal.SIG_DFL if handler is None else handler)
+        if self._arrivals:
+            self._arrivals.close()
 
 
 @contextmanager

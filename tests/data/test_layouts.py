@@ -124,6 +124,17 @@ def test_encodings_of_a_training_json(tmp_path: Path, encoding: str) -> None:
     assert len(AnnotationIndex.load(layout.train.annotations)) == 4
 
 
+def test_a_training_json_whose_keys_come_late(tmp_path: Path) -> None:
+    """The validation JSON was trained on if 70 kB of licenses came first."""
+    for part in ("train", "val"):
+        write(tmp_path / f"{part}.json", part, tmp_path / "images")
+    licenses = [{"id": i, "name": "Attribution", "url": "http://example.org/licenses/by"} for i in range(1200)]
+    whole = {"licenses": licenses, **json.loads((tmp_path / "train.json").read_text())}
+    (tmp_path / "train.json").write_text(json.dumps(whole))
+    assert (tmp_path / "train.json").read_bytes().index(b'"images"') > 70_000
+    assert find_layout(tmp_path).train == Split(tmp_path / "train.json", tmp_path / "images")
+
+
 @pytest.mark.parametrize("name", ["person_keypoints_train.json", "stuff_train.json", "captions_train.json"])
 def test_content_decides_and_not_the_name(tmp_path: Path, name: str) -> None:
     write(tmp_path / "annotations" / name, "train", tmp_path / "images")

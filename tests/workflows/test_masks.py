@@ -105,15 +105,18 @@ def test_data_without_any_segmentation(digits: Path, tmp_path: Path, capsys: pyt
 
 
 def test_data_with_some_segmentations(digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    some = without_segmentations(digits / "train", tmp_path / "d", 3)
-    given: dict[str, Any] = {
-        "train": some,
-        "val": digits / "valid" / "_annotations.coco.json",
-        "images": digits / "train",
-    }
-    images = [f"data.val.images={str(digits / 'valid')!r}"]
-    finetune(**given, out=tmp_path / "o", model="mask_rcnn_lite0", steps=1, cfg_options=[*SMALL, *images], report=False)
-    assert "without a segmentation; not used for the mask loss" in caplog.text
+    train, val = (without_segmentations(digits / part, tmp_path / part, 3) for part in ("train", "valid"))
+    images = [f"data.{part}.images={str(digits / name)!r}" for part, name in (("train", "train"), ("val", "valid"))]
+    given: dict[str, Any] = {"train": train, "val": val, "images": digits / "train", "out": tmp_path / "o"}
+    with caplog.at_level("INFO", "tldet"):
+        finetune(**given, model="mask_rcnn_lite0", steps=1, cfg_options=[*SMALL, *images], report=False)
+    lines = [record.getMessage() for record in caplog.records]
+    first = next(number for number, line in enumerate(lines) if "learning rate" in line)  # the optimizer is built
+    for path, effect in ((train, "not used for the mask loss"), (val, "ignored regions")):
+        found = [n for n, line in enumerate(lines) if line.startswith(str(path)) and "without a segmentation" in line]
+        assert len(found) == 1
+        assert effect in lines[found[0]]
+        assert found[0] < first, "before step 1"
 
 
 @pytest.mark.parametrize(

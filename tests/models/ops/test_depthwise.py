@@ -143,6 +143,8 @@ def test_other_convolutions_go_to_torch() -> None:
         name_of(depthwise_conv2d(GRADIENTS, x, own[:, :, :4, :4], padding="same", groups=4)) == "ConvolutionBackward0"
     )
     assert name_of(depthwise_conv2d(GRADIENTS, x[:0], own, groups=4)) == "ConvolutionBackward0"
+    elsewhere = [t.detach().to("meta").requires_grad_() for t in (x, own)]
+    assert name_of(depthwise_conv2d(GRADIENTS, *elsewhere, groups=4)) == "ConvolutionBackward0", "on CPU only"
     assert "Depthwise" in name_of(depthwise_conv2d(GRADIENTS, x, own, padding="same", groups=4))
     assert "Depthwise" in name_of(depthwise_conv2d(GRADIENTS, x, weight=own, stride=2, groups=4))
 

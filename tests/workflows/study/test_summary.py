@@ -148,3 +148,15 @@ def test_too_few_images_are_never_significant(results: Results) -> None:
 def test_draws_without_an_object_do_not_count(results: Results) -> None:
     some = [{**one, "resampled_ap": [-1.0, *one["resampled_ap"][1:]]} for one in results]
     assert all(group.over_both.low > 0 for group in groups_of(some, 70))
+
+
+def test_classes_that_are_not_annotated_are_not_counted(results: Results, truth: Path) -> None:
+    """Of twelve images with an object, eleven of which are no crowds, one is annotated for another class only."""
+    whole = json.loads(truth.read_text())
+    whole["categories"].append({"id": 2, "name": "nucleus"})
+    for labeled, count in (([1], 11), ([2], 10), ([], 10)):
+        whole["images"][5]["labeled_category_ids"] = labeled
+        truth.write_text(json.dumps(whole))
+        report = make_study_report(results, truth)
+        assert {group.evaluated for group in report.groups} == {count}
+        assert f"validation: 13 images, {count} objects; 95 % interval" in "\n".join(report.lines)

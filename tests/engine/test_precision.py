@@ -96,7 +96,7 @@ def test_depthwise_kernels_are_timed_once_and_picked_for_each_precision(
     model = depthwise()
     first = choose(model, "cpu", trial=lambda: loss_of(model))
     assert (first.name, first.rewrites) == ("bf16", {"1": ["input", "weight"]})
-    assert "1 depthwise convolutions with a rewritten backward pass" in first.describe()
+    assert "1 depthwise convolution with a rewritten backward pass" in first.describe()
     assert [type(m) for m in model] == [nn.Conv2d, nn.Conv2d]
     again = choose(model, "cpu", trial=lambda: pytest.fail("was run"))
     assert (again.name, again.rewrites) == ("bf16", first.rewrites)

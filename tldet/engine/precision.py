@@ -23,6 +23,7 @@ from tldet.models.ops.rewriting import depthwise_calls, faster_parts, has_depthw
 from tldet.models.timing import pass_seconds, timing_key, undisturbed
 from tldet.system.cache import remembered
 from tldet.system.device import cpu_has_bf16, gpu_has_bf16
+from tldet.text import counted
 
 Name = Literal["fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -88,7 +89,7 @@ class Precision:
         """Return device, precision, memory layout and the reason of the choice in one line."""
         layout = ", channels_last" if self.channels_last else ""
         if self.rewrites:
-            layout += f", {len(self.rewrites)} depthwise convolutions with a rewritten backward pass"
+            layout += f", {counted(len(self.rewrites), 'depthwise convolution')} with a rewritten backward pass"
         return f"device {self.device_type}, precision {self.name}{layout} ({self.reason})"
 
 

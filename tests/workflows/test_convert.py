@@ -11,7 +11,9 @@ from tests.data.formats.made import make
 from tests.data.formats.twins import boxes_of, prepared
 from tldet.cli.main import main
 from tldet.data.formats.records import Dataset
-from tldet.errors import OutputError
+from tldet.data.formats.source import SourceOptions
+from tldet.data.split_paths import find_splits
+from tldet.errors import DataError, OutputError
 from tldet.workflows.convert import convert
 
 
@@ -89,3 +91,59 @@ def test_classes_are_chosen_and_ordered(text: str, tmp_path: Path) -> None:
     assert report.classes == ("dog", "bird")
     assert report.left_out == {"objects of class 'cat' left out: not in --classes": 2}
     assert prepared(tmp_path / "out").classes == ["dog", "bird"]
+
+
+UNUSABLE = {
+    "cut off": lambda values: json.dumps(values)[:300],
+    "no list": lambda values: json.dumps({key: values[key] for key in ("images", "categories")}),
+    "captions": lambda values: json.dumps({**values, "annotations": [{"id": 1, "image_id": 1, "caption": "x"}]}),
+    "an object": lambda values: json.dumps({**values, "annotations": {str(a["id"]): a for a in values["annotations"]}}),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_a_split_that_cannot_be_read_is_never_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """convert wrote, split divided and check praised the other split alone."""
+    for name in ("train", "val"):
+        make(tmp_path / "data" / name, "coco")
+        (tmp_path / "data" / name / "instances.json").rename(tmp_path / "data" / name / "labels.json")
+    path = tmp_path / "data" / "train" / "labels.json"
+    path.write_text(UNUSABLE[kind](json.loads(path.read_text())))
+    problem = {"cut off": "is cut off", "no list": "no annotations", "captions": "neither bbox", "an object": "'annota"}
+    data, out = str(tmp_path / "data"), str(tmp_path / "out")
+    assert main(["convert", data, "--to", "coco", "--out", out]) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert problem[kind] in error
+    assert "--train" not in error
+    assert not (tmp_path / "out").exists()
+    assert main(["split", data, "--out", out]) == 2
+    error = capsys.readouterr().err
+    assert "train/labels.json" in error
+    main(["check", data, "--fast"])
+    assert f"{path}: " in capsys.readouterr().out
+
+
+def test_advice_names_only_options_of_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = make(tmp_path / "data", "voc") / "Annotations" / "a.xml"
+    path.write_text(path.read_text().replace("<width>100", "<width>120"))
+    assert main(["convert", str(tmp_path / "data"), "--to", "coco", "--out", str(tmp_path / "out")]) == 2
+    assert "on-bad-image" not in capsys.readouterr().err
+    assert main(["split", str(tmp_path / "data"), "--out", str(tmp_path / "out")]) == 2
+    assert "on-bad-image" not in capsys.readouterr().err
+    with pytest.raises(DataError, match="skip such images with --on-bad-image skip"):
+        find_splits(tmp_path / "data", None, None, None, tmp_path / "run", SourceOptions(missing=False))
+    (tmp_path / "data" / "a.png").unlink()
+    assert main(["convert", str(tmp_path / "data"), "--to", "coco", "--out", str(tmp_path / "out")]) == 2
+    assert "on-bad-image" not in capsys.readouterr().err
+
+
+def test_folders_searched_for_images_are_listed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = make(tmp_path / "data", "coco") / "instances.json"
+    path.write_text(path.read_text().replace(".png", "_lost.png"))
+    assert main(["convert", str(path.parent), "--to", "coco", "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    folders = error.split("not found in ")[1].split(";")[0].replace(", ...", "").split(", ")
+    assert len(folders) == len(set(folders)), error

@@ -14,7 +14,7 @@ from tldet.system.inputs import real_path, require_file
 
 _NEEDED = ("images", "annotations", "categories")
 CACHED_FROM = 1 << 25  # bytes; the result for a larger file is cached, since it has to be read in full
-_VERSION = 1  # version of the cached results
+_VERSION = 2  # version of the cached results
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,12 @@ def _examine(path: Path) -> Content:
 
 
 def _first_keys(text: bytes) -> set[str]:
-    """Return the keys of a list's first record, given the start of the list; none if the record is not an object."""
-    start = text.decode(errors="ignore").lstrip().removeprefix("[").lstrip()
+    """Return the keys of a list's first record, given its start; none if it is no list or the record no object."""
+    start = text.decode(errors="ignore").lstrip()
+    if not start.startswith("["):
+        return set()
     try:
-        record, _ = json.JSONDecoder().raw_decode(start)
+        record, _ = json.JSONDecoder().raw_decode(start[1:].lstrip())
     except (ValueError, RecursionError):
         return set()
     return set(record) if isinstance(record, dict) else set()

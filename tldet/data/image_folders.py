@@ -76,7 +76,7 @@ class _Search:
                 chosen = [folder for folder in stage if others or not self._of_other(folder)]
                 if found := self._whole(chosen) or self._most(chosen):
                     return found
-        raise self._nowhere([folder for stage in stages for folder in stage])
+        raise self._nowhere(list(dict.fromkeys(folder for stage in stages for folder in stage)))
 
     def _tree(self, folder: Path, depth: int) -> Iterator[Path]:
         yield folder

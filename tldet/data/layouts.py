@@ -29,6 +29,7 @@ _OPTIONS = {
     "train": "choose one with --train",
     "val": "choose one with --val",
     "test": "leave one of them in the folder, or give --train, --val and --images instead of the folder",
+    "unclear": "give --train and --val",
 }
 
 
@@ -112,16 +113,17 @@ class AnnotationFiles:
             return path
         damaged = [one for one in self.candidates if one.split is None and one.content.damaged]
         if damaged:
-            raise DataError(f"{self._found(damaged[0])}; repair or remove it, or give --train")
+            raise DataError(f"{self._found(damaged[0])}; repair or remove it, or {self.options['unclear']}")
         usable = [one for one in self.candidates if one.usable]
         if not usable:
             raise DataError(f"{self.folder}: contains no COCO JSON{self._instead()} ({LOOKED_FOR})")
         if len(usable) > 1 and any(one.split is None for one in usable):
             names = self._list(usable)
-            raise DataError(f"{self.folder}: cannot tell which JSON to train on ({names}); give --train and --val")
+            raise DataError(f"{self.folder}: cannot tell which JSON to train on ({names}); {self.options['unclear']}")
         if usable[0].split is not None:
             raise DataError(
-                f"{self.folder}: has no training annotations, only {self._list(usable)} of other splits; give --train"
+                f"{self.folder}: has no training annotations, only {self._list(usable)} of other splits; "
+                f"{self.options['unclear']}"
             )
         return usable[0].path
 
@@ -141,7 +143,7 @@ class AnnotationFiles:
         if unclear:
             raise DataError(
                 f"{self.folder}: cannot tell which split {self._list(unclear)} belongs to; name it after its "
-                "split, remove it, or give --val"
+                f"split, remove it, or {self.options['unclear']}"
             )
         return None
 
@@ -152,6 +154,15 @@ class AnnotationFiles:
             DataError: the file is damaged, or several files fit.
         """
         return self._named("test")
+
+    def needed(self) -> list[Candidate]:
+        """Return the usable files, and the unusable ones that must not be left out without a message.
+
+        These are damaged files, and training and validation files without a usable file of the same split.
+        """
+        replaced = {one.split for one in self.candidates if one.usable}
+        own = {"train", "val"} - replaced
+        return [one for one in self.candidates if one.usable or one.content.damaged or one.split in own]
 
     def _named(self, split: str) -> Path | None:
         own = [one for one in self.candidates if one.split == split]

@@ -16,7 +16,7 @@ from tldet.system.inputs import exists, is_file, is_folder
 
 log = logging.getLogger(__name__)
 _AUTO = SourceOptions()
-ONE_JSON = dict.fromkeys(("train", "val", "test"), "give one of them as --data")
+ONE_JSON = dict.fromkeys(("train", "val", "test", "unclear"), "give one of them as --data")
 
 
 def resolve_layout(

@@ -72,8 +72,7 @@ class EvaluationData:
         return section
 
     def _found(self, data: Path, size: Mapping[str, int]) -> dict[str, Any]:
-        source = replace(self.source, missing=self.on_bad_image == "skip")
-        found = evaluation_split(data, self.images, source)
+        found = evaluation_split(data, self.images, self.source)
         paths = {"annotations": str(found.annotations), "images": str(found.images)}
         return {**coco_type(self.sources), **paths, "transforms": [{"type": "Resize", **size}]}
 

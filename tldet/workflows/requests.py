@@ -85,12 +85,12 @@ class DataOptions(Request):
     format: str | None = format_option()
     voc_boxes: Literal["continuous", "inclusive"] | None = voc_boxes_option()
 
-    def source_options(self, classes: str | Path | None = None, *, missing: bool = False) -> SourceOptions:
+    def source_options(self, classes: str | Path | None = None, *, missing: bool | None = None) -> SourceOptions:
         """Return the options for reading the annotations.
 
         Args:
             classes: see :class:`~tldet.data.formats.source.SourceOptions`, as ``missing``.
-            missing: images may be missing.
+            missing: images may be missing; None if the command has no option for it.
         """
         from tldet.data.formats.source import SourceOptions
 

@@ -94,7 +94,7 @@ def detect(request: TestRequest) -> Validation:
 
 
 def _given(request: TestRequest) -> EvaluationData:
-    source = request.source_options()
+    source = request.source_options(missing=request.on_bad_image == "skip")
     return EvaluationData(request.data, request.images, request.split, source, request.on_bad_image)
 
 

@@ -16,8 +16,11 @@ from tldet.data.formats.registry import Format, ReadOptions, register
 from tldet.data.formats.tree import Tree
 from tldet.data.image_folders import find_images
 from tldet.data.layouts import AnnotationFiles, Split
+from tldet.data.split_names import SPLIT_NAMES
 from tldet.errors import DataError
 from tldet.structures import rle
+
+_OPTIONS = dict.fromkeys((*SPLIT_NAMES, "unclear"), "give the annotation file instead of the folder")
 
 
 def _find(tree: Tree) -> list[Path]:
@@ -45,9 +48,9 @@ def _read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
 
 def _by_split(folder: Path) -> dict[str | None, Path]:
     """Return the annotation files of a folder by split; None for a single file of an unknown split."""
-    files = AnnotationFiles.find(folder)
+    files = AnnotationFiles.find(folder, options=_OPTIONS)
     paths: dict[str | None, Path | None] = {}
-    if any(one.usable and one.split in ("train", None) for one in files.candidates):
+    if any(one.split in ("train", None) for one in files.needed()):
         paths["train"] = files.train()
     paths |= {"val": files.val(paths.get("train")), "test": files.test()}
     found = {split: path for split, path in paths.items() if path is not None}

@@ -45,8 +45,12 @@ def complete(found: Dataset, classes: Sequence[str] | None = None, *, clip: bool
     _apply_clipping(found, clip=clip)
 
 
-def check_files(found: Dataset) -> None:
+def check_files(found: Dataset, *, skippable: bool = False) -> None:
     """Check that all images exist and have the stated size.
+
+    Args:
+        found: the dataset.
+        skippable: the message mentions ``--on-bad-image``, which the command has.
 
     Raises:
         DataError: an image is missing or of another size; the message names the annotation file and element.
@@ -55,14 +59,15 @@ def check_files(found: Dataset) -> None:
         first = missing[0]
         raise DataError(
             f"{first.who()}: its image {first.path} is missing ({len(missing)} of "
-            f"{counted(len(found.images), 'image')} missing); add them, choose a folder with --images, or skip them "
-            "with --on-bad-image skip"
+            f"{counted(len(found.images), 'image')} missing); add them, or choose a folder with --images"
+            f"{', or skip them with --on-bad-image skip' * skippable}"
         )
     with ThreadPoolExecutor(_THREADS) as pool:
         wrong = [one for one in pool.map(_size_problem, found.images) if one]
     if wrong:
         more = f" ({len(wrong) - 1} more like it)" if len(wrong) > 1 else ""
-        raise DataError(f"{wrong[0]}{more}; correct the annotations, or skip such images with --on-bad-image skip")
+        or_skip = ", or skip such images with --on-bad-image skip" if skippable else ""
+        raise DataError(f"{wrong[0]}{more}; correct the annotations{or_skip}")
 
 
 def _size_problem(image: ImageRecord) -> str:

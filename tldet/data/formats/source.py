@@ -35,13 +35,14 @@ class SourceOptions:
         format: name of the format; None detects it.
         voc_boxes: meaning of the corners in Pascal VOC files; see :mod:`tldet.data.formats.voc`.
         classes: file with the class names to use, in label order; None takes those of the annotations.
-        missing: images may be missing or of another size than stated; they are skipped later.
+        missing: images may be missing or of another size than stated; they are skipped later. None if the command has
+            no option for it.
     """
 
     format: str | None = None
     voc_boxes: VocBoxes = "auto"
     classes: str | Path | None = None
-    missing: bool = False
+    missing: bool | None = None
 
 
 def read_source(
@@ -105,7 +106,7 @@ def derive(
     for split, one in found.items():
         complete(one, classes)
         if not options.missing and one.format != "coco":
-            check_files(one)
+            check_files(one, skippable=options.missing is not None)
         _report(one)
         splits |= {
             own: (one, images) for own, images in (one.splits() if split is None else {split: one.sorted()}).items()

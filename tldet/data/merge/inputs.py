@@ -16,6 +16,7 @@ from tldet.system.inputs import exists, is_folder, real_path, require_file
 _AUTO = SourceOptions()
 _OPTIONS = {
     **dict.fromkeys(SPLIT_NAMES, "leave one of them in the folder, or give the JSON files instead of the folder"),
+    "unclear": "give the JSON files instead of the folder",
     "images": "give the JSON files instead of the folder, each with --images",
 }
 

@@ -75,10 +75,8 @@ def _json_files(data: Path, chosen: str | None) -> dict[Path, str] | None:
     found = _format_of(data) if chosen is None else chosen
     if found not in (None, "coco"):
         return None
-    candidates = AnnotationFiles.find(data).candidates
-    usable = [one for one in candidates if one.usable or one.content.damaged]
-    if not usable:
-        usable = list(candidates)
+    files = AnnotationFiles.find(data)
+    usable = files.needed() or files.candidates
     if not usable:
         raise DataError(f"{data}: contains no annotations in a known format; see docs/formats.md")
     return {one.path: one.split or "" for one in usable}

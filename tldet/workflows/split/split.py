@@ -127,7 +127,10 @@ def _source(request: SplitRequest) -> Split:
     options = request.source_options()
     if is_file(data) or is_foreign(data, options):
         return annotation_split(data, images, options)
-    usable = [one.path for one in AnnotationFiles.find(data).candidates if one.usable]
+    files = AnnotationFiles.find(data).needed()
+    if unusable := next((one for one in files if not one.usable), None):
+        raise DataError(f"{unusable.path}: {unusable.content.problem}; repair or remove it, or give one file to split")
+    usable = [one.path for one in files]
     if len(usable) != 1:
         named = ", ".join(str(path.relative_to(data)) for path in usable) or "no annotation file"
         raise DataError(f"{data}: contains {named}; give one file to split, or merge them with tldet merge")

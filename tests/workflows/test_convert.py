@@ -147,3 +147,37 @@ def test_folders_searched_for_images_are_listed_once(tmp_path: Path, capsys: pyt
     error = capsys.readouterr().err
     folders = error.split("not found in ")[1].split(";")[0].replace(", ...", "").split(", ")
     assert len(folders) == len(set(folders)), error
+
+
+ODD_NAMES = {
+    ("red", "red "): "'red' and 'red ' differ only in blanks",
+    ("red", " "): "class ' ' has no name",
+    ("red", "b\x00"): "class 'b\\x00' contains a character that XML cannot hold",
+    ("red", "b\r\uffff"): "class 'b\\r\\uffff' contains a character that XML cannot hold",
+    ("a\nb", "c\x85d"): "",
+    ("null", "1"): "",
+    ("- a: #", "'\"<&amp;"): "",
+}
+
+
+@pytest.mark.parametrize("to", ["yolo", "voc"])
+@pytest.mark.parametrize("names", ODD_NAMES)
+def test_class_names_are_read_as_they_were_written_or_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], names: tuple[str, ...], to: str
+) -> None:
+    """The conversion succeeded, and the result could not be read or had one class less."""
+    path = make(tmp_path / "data", "coco") / "instances.json"
+    values = json.loads(path.read_text())
+    for one, name in zip(values["categories"], names, strict=False):
+        one["name"] = name
+    path.write_text(json.dumps(values))
+    given = [one["name"] for one in values["categories"]]
+    problem = ODD_NAMES[names]
+    code = main(["convert", str(path.parent), "--to", to, "--out", str(tmp_path / "out")])
+    if problem and not (to == "yolo" and "XML" in problem):
+        assert code == 2
+        assert problem in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+    else:
+        assert code == 0
+        assert set(prepared(tmp_path / "out").classes) == set(given)

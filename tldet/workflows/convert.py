@@ -15,7 +15,7 @@ from tldet.data.formats.records import Dataset
 from tldet.data.formats.registry import VocBoxes, formats
 from tldet.data.formats.source import SourceOptions, read_source
 from tldet.data.formats.writers.coco import write_coco
-from tldet.data.formats.writers.layout import Written
+from tldet.data.formats.writers.layout import Written, require_names
 from tldet.data.formats.writers.voc import write_voc
 from tldet.data.formats.writers.yolo import write_yolo
 from tldet.errors import ConfigError, DataError, OutputError
@@ -115,6 +115,8 @@ def _read(request: ConvertRequest, frames: Path) -> Dataset:
 
 
 def _write(found: Dataset, to: str, out: Path, boxes: VocBoxes) -> Written:
+    if to != "coco":
+        require_names(found, to)
     make_folder(out)
     splits = found.splits()
     if to == "voc":

@@ -181,4 +181,5 @@ def dump_data_yaml(names: Sequence[str], splits: Sequence[str]) -> str:
     """Return the text of a ``data.yaml`` beside ``images/SPLIT`` and ``labels/SPLIT``."""
     paths: dict[str, Any] = {split: f"images/{split}" for split in splits}
     whole = {"path": ".", **paths, "nc": len(names), "names": dict(enumerate(names))}
-    return str(yaml.safe_dump(whole, sort_keys=False, allow_unicode=True))
+    escaped = any("\x85" in name for name in names)  # a line break in YAML
+    return str(yaml.safe_dump(whole, sort_keys=False, allow_unicode=not escaped))

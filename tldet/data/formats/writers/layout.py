@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from tldet.coco.names import fold
-from tldet.data.formats.records import ImageRecord, Tally
+from tldet.data.formats.records import Dataset, ImageRecord, Tally
+from tldet.data.formats.registry import formats
 from tldet.data.formats.to_coco import image_root, names_below
+from tldet.errors import DataError
 
+_NOT_XML = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # a parser changes \r to \n
 Splits = Mapping[str | None, Sequence[ImageRecord]]
 
 
@@ -28,6 +32,27 @@ class Written:
     tally: Tally = field(default_factory=Tally)
     boxes: int = 0
     masks: int = 0
+
+
+def require_names(found: Dataset, to: str) -> None:
+    """Check that YOLO or Pascal VOC keeps the names of a dataset; both ignore blanks around class names.
+
+    Raises:
+        DataError: a class would lose its name or become another class, or a name cannot be part of XML.
+    """
+    title, seen = formats()[to].title, dict[str, str]()
+    for name in found.classes:
+        kept = name.strip()
+        if not kept:
+            raise DataError(f"{found.root}: class {name!r} has no name, which {title} needs; add a name")
+        if (first := seen.setdefault(kept, name)) != name:
+            raise DataError(
+                f"{found.root}: classes {first!r} and {name!r} differ only in blanks around them, which {title} does "
+                "not keep; rename one of them"
+            )
+    texts = [("class", name) for name in found.classes] + [("image", image.path.name) for image in found.images]
+    if to == "voc" and (wrong := next((one for one in texts if _NOT_XML.search(one[1])), None)):
+        raise DataError(f"{found.root}: {wrong[0]} {wrong[1]!a} contains a character that XML cannot hold; rename it")
 
 
 def image_names(images: Sequence[ImageRecord], written: Written, taken: set[str], *, flat: bool = False) -> list[str]:

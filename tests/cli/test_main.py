@@ -138,6 +138,14 @@ def test_long_names_are_shortened_in_the_log(
     assert len(err) < 500
 
 
+def test_line_breaks_of_names_are_escaped_in_the_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tldet.cli.models.run", lambda *_: logging.getLogger("tldet.data").warning("class %s", "a\nb"))
+    assert main(["models"]) == 0
+    assert capsys.readouterr().err == "class a\\nb\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -7,21 +7,33 @@ error and keeps its traceback. A message names the file, the annotation id or th
 from __future__ import annotations
 
 import re
+from typing import ClassVar
 
 LONGEST_WORD = 300  # characters of a word in a message; longer than most paths
 LONGEST_LINE, LONGEST_MESSAGE = 2_000, 10_000  # characters
 WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
+CONTROL = re.compile(  # also line breaks but \n, and changes of direction
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+)
 
 
 class TldetError(Exception):
-    """Invalid input; the message states the problem and what to do. Long words of the input are shortened in it."""
+    """Invalid input; the message states the problem and what to do. Long words of the input are shortened in it.
+
+    Attributes:
+        one_line: line breaks come from the input, such as a class name, and are escaped like other control characters.
+    """
+
+    one_line: ClassVar[bool] = True
 
     def __init__(self, message: object = "") -> None:
-        super().__init__(shorten(str(message)))
+        super().__init__(shorten(str(message), one_line=self.one_line))
 
 
 class ConfigError(TldetError):
-    """A config file, key or value is wrong."""
+    """A config file, key or value is wrong; one line for each key."""
+
+    one_line: ClassVar[bool] = False
 
 
 class DataError(TldetError):
@@ -40,8 +52,16 @@ class CheckpointError(TldetError):
     """A checkpoint or weights file cannot be read, written or used here."""
 
 
-def shorten(message: str) -> str:
-    """Shorten the long words of a message, such as keys or class names from a file, and a message that is too long."""
+def shorten(message: str, *, one_line: bool = False) -> str:
+    """Shorten the long words of a message, such as keys or class names from a file, and a message that is too long.
+
+    Args:
+        message: the text; its control characters are escaped.
+        one_line: also escape line breaks.
+    """
+    message = CONTROL.sub(lambda found: ascii(found[0])[1:-1], message)
+    if one_line:
+        message = message.replace("\n", r"\n")
     message = WORD.sub(lambda word: _cut(word[0], LONGEST_WORD), message)
     return _cut("\n".join(_cut(line, LONGEST_LINE) for line in message.split("\n")), LONGEST_MESSAGE)
 

@@ -17,6 +17,7 @@ LONG_OUTLINE = 1_000_000  # pixels; pycocotools takes 80 bytes for each pixel of
 LONGEST_OUTLINE = 20_000_000  # pixels, also in the largest image; pycocotools scales coordinates by 5 in 32 bits
 _FAR = 4  # times the longer side of the image; a coordinate beyond it is wrong
 CHARACTERS = 6  # of a run length in a compressed RLE, 5 bits each: pycocotools shifts 32-bit integers
+_SMALLEST_DENSE = 8  # pixels; fewer rows of fewer pixels may be polygons
 _MALFORMED = "has a segmentation that is neither a list of polygons nor an RLE with size and counts"
 
 
@@ -43,6 +44,8 @@ def segmentation_problem(segmentation: Any, size: Size) -> str | None:
 
 
 def _polygon_problem(polygons: list[Any], size: Size) -> str | None:
+    if _is_dense(polygons, size):
+        return "has a mask as rows of pixels, not polygons; give an RLE with size and counts"
     for polygon in polygons:
         numbers = np.array(polygon)
         points = numbers.astype(np.float64)
@@ -61,6 +64,14 @@ def _polygon_problem(polygons: list[Any], size: Size) -> str | None:
                 f"limit of {limit:,}; simplify it or give an RLE"
             )
     return "has a polygon, but its image has no width and height" if 0 in size else None
+
+
+def _is_dense(rows: list[Any], size: Size) -> bool:
+    """Return True for the rows of a mask of zeros and ones."""
+    if min(size) < _SMALLEST_DENSE or len(rows) != size[0]:
+        return False
+    whole = all(isinstance(row, list) and len(row) == size[1] for row in rows)
+    return whole and all(pixel in (0, 1) for row in rows for pixel in row)
 
 
 def outline_length(points: NDArray[np.float64]) -> float:

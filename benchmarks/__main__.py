@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tldet.cli.arguments import file_name, parser_of
+from tldet.cli.arguments import add_options, arguments_of, file_name, parser_of
 from tldet.cli.parser import Parser
 from tldet.cli.process import prepare_process
 from tldet.errors import TldetError
+from tldet.system.signals import stop_signals
 from tldet.workflows.options import COUNT, Option
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+QUALITY = "AP by training time on five small datasets, compared with a torchvision loop (hours)"
 SUMMARY = "compare the speed of tldet with other packages"
 _positive = parser_of(Option("", int, interval=COUNT))
 
@@ -27,7 +29,7 @@ def arguments(parser: ArgumentParser) -> None:
 
     parser.formatter_class = RawDescriptionHelpFormatter
     lines = "\n".join(f"  {name:8} {text}" for name, text in SUITES.items())
-    parser.epilog = f"suites:\n{lines}"
+    parser.epilog = f"suites:\n{lines}\n\nalso: python -m benchmarks quality --help\n  {QUALITY}"
     parser.add_argument("suites", nargs="+", choices=list(SUITES), metavar="SUITE", help=", ".join(SUITES))
     parser.add_argument("--json", type=file_name, metavar="FILE", help="output file of all numbers, JSON")
     parser.add_argument("--repeats", type=_positive, metavar="N", help="rounds per comparison")
@@ -62,21 +64,48 @@ def run(args: Namespace, console: Console) -> None:
     )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the suites of a command line; return the exit code: 0, or 2 for bad input."""
-    prepare_process("benchmark")
+def _suites(argv: Sequence[str]) -> Callable[[Console], object]:
+    """Parse a command line with suites; return the function that runs them."""
     parser = Parser(prog="python -m benchmarks", description=SUMMARY)
     arguments(parser)
     args = parser.parse_args(argv)
+    return lambda console: run(args, console)
+
+
+def _quality(argv: Sequence[str]) -> Callable[[Console], object]:
+    """Parse a command line of the benchmark "quality", which has options of its own."""
+    from benchmarks.quality.request import QualityRequest
+
+    parser = Parser(prog="python -m benchmarks quality", description=QUALITY)
+    add_options(parser, QualityRequest)
+    args = parser.parse_args(argv)
+
+    def start(console: Console) -> None:
+        from benchmarks.quality.run import quality
+
+        quality(QualityRequest(**arguments_of(args, QualityRequest, console)))
+
+    return start
+
+
+@stop_signals()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the suites of a command line; return the exit code: 0, 2 for bad input, or 130 after Ctrl-C."""
+    prepare_process("benchmark")
+    given = sys.argv[1:] if argv is None else list(argv)
+    start = _quality(given[1:]) if given[:1] == ["quality"] else _suites(given)
     from rich.console import Console
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("tldet").setLevel(logging.INFO)
     try:
-        run(args, Console(soft_wrap=True))
+        start(Console(soft_wrap=True))
     except TldetError as error:
         sys.stderr.write(f"benchmarks: error: {error}\n")
         return 2
+    except KeyboardInterrupt as stop:
+        sys.stderr.write(f"{stop or 'interrupted'}\n")
+        return 130
     return 0
 
 

@@ -42,12 +42,16 @@ def in_children(
     settings["env"] = _environment(environment)
     running = [subprocess.Popen(_command(function, each), **settings) for each in arguments]
     results = []
-    for process in running:
-        output, errors = process.communicate()
-        if process.returncode:
-            raise RuntimeError(_failed(function, process.returncode, errors))
-        marked = [line for line in output.splitlines() if line.startswith(MARK)]
-        results.append(json.loads(marked[-1].removeprefix(MARK)))
+    try:
+        for process in running:
+            output, errors = process.communicate()
+            if process.returncode:
+                raise RuntimeError(_failed(function, process.returncode, errors))
+            marked = [line for line in output.splitlines() if line.startswith(MARK)]
+            results.append(json.loads(marked[-1].removeprefix(MARK)))
+    finally:
+        for process in running:
+            process.kill()  # after an error or a signal; does nothing to a process that has ended
     return results
 
 

@@ -96,15 +96,21 @@ def _introduce(found: dict[str, Any], console: Console) -> None:
 @contextmanager
 def _folder() -> Iterator[Path]:
     """Create a folder for the suite with its own cache, so that precision is chosen anew."""
+    with tempfile.TemporaryDirectory(prefix="tldet_benchmark_") as folder, cache_in(Path(folder) / "cache"):
+        yield Path(folder)
+
+
+@contextmanager
+def cache_in(folder: Path) -> Iterator[None]:
+    """Let tldet keep its cache in a folder inside the ``with`` block."""
     before = os.environ.get("TLDET_CACHE")
-    with tempfile.TemporaryDirectory(prefix="tldet_benchmark_") as folder:
-        os.environ["TLDET_CACHE"] = str(Path(folder) / "cache")
-        try:
-            yield Path(folder)
-        finally:
-            del os.environ["TLDET_CACHE"]
-            if before is not None:
-                os.environ["TLDET_CACHE"] = before
+    os.environ["TLDET_CACHE"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["TLDET_CACHE"]
+        if before is not None:
+            os.environ["TLDET_CACHE"] = before
 
 
 @contextmanager

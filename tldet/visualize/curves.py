@@ -64,6 +64,37 @@ def plot_intervals(series: Mapping[str, IntervalSeries], out: Path, *, title: st
     """
     figure = _figure(7, 4.5)
     axes = figure.subplots()
+    _draw_intervals(axes, series)
+    _legend(axes)
+    axes.set(title=title, xlabel=f"{xlabel} (log scale)", ylabel="COCO AP (0 to 1)")
+    return _save(figure, out)
+
+
+def plot_panels(panels: Mapping[str, Mapping[str, IntervalSeries]], out: Path, *, title: str, xlabel: str) -> Path:
+    """Plot means with their intervals by a number, as :func:`plot_intervals`, in several panels with one legend.
+
+    Args:
+        panels: series by name, by the title of their panel; the first panel has all series.
+        out: output file, PNG.
+        title: title of the plot.
+        xlabel: label of the x axes.
+    """
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = _figure(4 * columns, 3.2 * rows + 0.8)
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, (name, series) in zip(grid, panels.items(), strict=False):
+        _draw_intervals(axes, series)
+        axes.set(title=name, xlabel=f"{xlabel} (log scale)", ylabel="COCO AP (0 to 1)")
+    for axes in list(grid):
+        axes.axis("off")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure.suptitle(title)
+    return _save(figure, out)
+
+
+def _draw_intervals(axes: Any, series: Mapping[str, IntervalSeries]) -> None:
+    """Draw means with their intervals, and fitted curves, on a logarithmic x axis."""
     for number, (name, one) in enumerate(series.items()):
         style = _style(number)
         x, mean, low, high = np.array(one.points).T
@@ -77,12 +108,9 @@ def plot_intervals(series: Mapping[str, IntervalSeries], out: Path, *, title: st
     values = {point[0] for one in series.values() for point in one.points}
     values |= {one.curve[-1][0] for one in series.values() if one.curve}
     axes.set_xscale("log")
-    axes.set_xticks(sorted(values), [f"{x:,.0f}" for x in sorted(values)])
+    axes.set_xticks(sorted(values), [f"{x:,.0f}" if x >= 100 else f"{x:g}" for x in sorted(values)])
     axes.minorticks_off()
-    _legend(axes)
-    axes.set(title=title, xlabel=f"{xlabel} (log scale)", ylabel="COCO AP (0 to 1)")
     axes.grid(alpha=0.3)
-    return _save(figure, out)
 
 
 def plot_variants(points: Mapping[str, tuple[float, float, float]], out: Path, *, title: str) -> Path:

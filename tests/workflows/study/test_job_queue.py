@@ -75,6 +75,19 @@ def test_progress_shows_the_remaining_time(make_job: Any) -> None:
     assert "eta 3:00" in lines[2]
 
 
+def test_the_remaining_time_counts_long_runs_by_their_cost(make_job: Any) -> None:
+    now, lines = [0.0], []
+
+    def slow(job: Job) -> dict[str, Any]:
+        now[0] += 20 * job.length["steps"]
+        return pretend(job)
+
+    jobs = [make_job("a", seed, length={"steps": steps}) for seed, steps in enumerate((1, 3, 10))]
+    run_sequential(JobQueue(jobs, lines.append, lambda: now[0], lambda job: job.length["steps"]), slow)
+    assert lines[1].endswith("eta 4:20")
+    assert lines[2].endswith("eta 3:20")
+
+
 def test_a_result_of_other_settings_is_refused_before_any_run(make_job: Any) -> None:
     run_sequential(JobQueue(grid(make_job, 1)), Runner())
     with pytest.raises(TrainingError, match=r"length.minutes was 3.0, now 5.0"):

@@ -17,7 +17,10 @@ RESULT_NAME = "result.json"  # in the folder of a finished run
 JOB_NAME = "job.json"  # in the folder of a started run
 STUDY_NAME = "study.json"  # in the output directory
 RUNS = "runs"  # in the output directory, one folder per run
-_COMMANDS = {"fewshot": "tldet fewshot"}  # by kind; tldet study KIND for all others
+_COMMANDS = {
+    "fewshot": "tldet fewshot",
+    "quality": "python -m benchmarks quality",
+}  # by kind; tldet study KIND for all others
 Factor = str | int | float
 _SETTINGS = ("factors", "call", "length", "val", "images", "data", "sources")  # fields that the result depends on
 

@@ -43,6 +43,7 @@ class JobQueue:
         jobs: all runs in the order of execution.
         log: shows a line.
         clock: time in seconds.
+        cost: duration of a run relative to others, for the estimate of the remaining time.
         results: results of finished runs by number.
 
     Raises:
@@ -53,10 +54,12 @@ class JobQueue:
     jobs: Sequence[Job]
     log: Callable[[str], None] = lambda _: None
     clock: Callable[[], float] = time.monotonic
+    cost: Callable[[Job], float] = lambda _: 1.0
     results: dict[int, Result] = field(default_factory=dict)
     _started: set[int] = field(default_factory=set)
     _timing: set[str] = field(default_factory=set)  # variants whose number of steps is being determined
-    _seconds: list[float] = field(default_factory=list)
+    _seconds: float = 0.0  # of the runs that this queue has executed
+    _cost: float = 0.0  # of these
 
     def __post_init__(self) -> None:
         refuse_shared_folders(self.jobs)
@@ -89,7 +92,8 @@ class JobQueue:
         """Store the result of a run."""
         self.results[number] = result
         self._timing.discard(self.jobs[number].variant)
-        self._seconds.append(self.clock() - started)
+        self._seconds += self.clock() - started
+        self._cost += self.cost(self.jobs[number])
 
     @property
     def finished(self) -> bool:
@@ -114,9 +118,10 @@ class JobQueue:
         return replace(job, steps=steps) if "minutes" in job.length else job
 
     def _eta(self) -> str:
-        if not self._seconds:
+        if not self._cost:
             return ""
-        left = (len(self.jobs) - len(self.results)) * sum(self._seconds) / len(self._seconds)
+        missing = [job for number, job in enumerate(self.jobs) if number not in self.results]
+        left = sum(self.cost(job) for job in missing) * self._seconds / self._cost
         return f", {len(self.results)} finished, eta {duration(left)}"
 
 

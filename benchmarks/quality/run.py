@@ -65,7 +65,12 @@ def quality(request: QualityRequest) -> QualityReport:
 
 
 def _executed(plan: Plan, console: Console | None) -> QualityReport:
-    log: Log = (lambda line: console.rule(line)) if console is not None else (lambda _: None)
+    """Measure the missing paces, execute the missing runs, and report, also after an interrupt or an error."""
+
+    def log(line: str) -> None:
+        if console is not None:
+            console.print(f"--- {line}", style="bold", markup=False, highlight=False)
+
     paces = _paces(plan, console, log)
     jobs = plan.jobs(paces)
     minutes = sum(float(job.factors["minutes"]) for job in jobs)

@@ -146,9 +146,9 @@ def test_the_section_has_tables_method_and_plot(tmp_path: Path) -> None:
 
 
 def plan_of(tmp_path: Path, **more: Any) -> Plan:
-    (tmp_path / "t.json").write_text(
-        json.dumps({"images": [], "annotations": [], "categories": [{"id": 1, "name": "a"}]})
-    )
+    one = {"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}
+    whole = {"images": [one], "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "t.json").write_text(json.dumps(whole))
     split = Split(tmp_path / "t.json", tmp_path)
     given = request(tmp_path / "out", **more)
     return Plan(given, chosen_variants(given), [Dataset(name, split, split) for name in given.datasets])

@@ -62,7 +62,7 @@ def lay(table: Floats, seen: list[Seen], label: int, random: Random) -> bool:
     height, width = table.shape[:2]
     scale = random.uniform(*SCALES) * min(height, width) / 480
     for _ in range(TRIES):
-        corners = _corners(scale, random) + random.uniform(0, 1, 2) * (width, height)
+        corners = np.asarray(_corners(scale, random) + random.uniform(0, 1, 2) * (width, height), np.float32)
         if (corners < 2).any() or (corners > (width - 2, height - 2)).any():
             continue
         cover, *warped = _warped([np.ones(SIDES, np.float32), *indices], corners, (height, width))

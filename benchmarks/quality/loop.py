@@ -79,8 +79,8 @@ def run_loop(script: Path, call: Mapping[str, Any], length: Mapping[str, float],
     from benchmarks.child import in_child
     from tldet.errors import TrainingError
 
-    arguments = {"arguments": loop_arguments(call, length), "detections": str(detections)}
+    given: dict[str, Any] = {"script": str(script), "arguments": loop_arguments(call, length)}
     try:
-        return in_child("benchmarks.quality.loop:train", script=str(script), **arguments)
+        return in_child("benchmarks.quality.loop:train", **given, detections=str(detections))
     except RuntimeError as error:
         raise TrainingError(f"{script}: {str(error).splitlines()[-1]}") from None

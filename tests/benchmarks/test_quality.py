@@ -22,6 +22,7 @@ from benchmarks.quality.summary import Results, area_weights, weighted_mean
 from tldet.data.layouts import Split
 from tldet.errors import ConfigError, DataError, TrainingError
 from tldet.evaluation.statistics import mean_interval, t_quantile
+from tldet.visualize import curves
 
 LOOP = """
 import argparse, sys
@@ -143,6 +144,21 @@ def test_the_section_has_tables_method_and_plot(tmp_path: Path) -> None:
     assert (tmp_path / "quality.png").read_bytes().startswith(b"\x89PNG")
     written = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert written["means"][-1]["differences"]["tldet"]["over_seeds"]["mean"] == pytest.approx(-0.05)
+
+
+def test_a_variant_has_one_color_in_all_panels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr(curves, "_save", lambda figure, out: figures.append(figure) or out)
+    one = curves.IntervalSeries([(1.0, 0.5, 0.4, 0.6), (3.0, 0.6, 0.6, 0.6)])
+    panels = {"x": {"b": one}, "y": {"a": one, "b": one}, "z": {"a": one}, "w": {"a": one}}
+    curves.plot_panels(panels, tmp_path / "a.png", title="t", xlabel="minutes")
+    axes = figures[0].axes
+    drawn = [{bars.get_label(): bars.lines[0].get_color() for bars in one.containers} for one in axes[:4]]
+    assert drawn[0] == {"b": drawn[1]["b"]}
+    assert drawn[2] == drawn[3] == {"a": drawn[1]["a"]}
+    assert drawn[1]["a"] != drawn[1]["b"]
+    assert [one.axison for one in axes] == [True] * 4 + [False] * 2
+    assert [text.get_text() for text in figures[0].legends[0].texts] == ["b", "a"]
 
 
 def plan_of(tmp_path: Path, **more: Any) -> Plan:

@@ -64,7 +64,7 @@ def plot_intervals(series: Mapping[str, IntervalSeries], out: Path, *, title: st
     """
     figure = _figure(7, 4.5)
     axes = figure.subplots()
-    _draw_intervals(axes, series)
+    _draw_intervals(axes, series, list(series))
     _legend(axes)
     axes.set(title=title, xlabel=f"{xlabel} (log scale)", ylabel="COCO AP (0 to 1)")
     return _save(figure, out)
@@ -74,7 +74,7 @@ def plot_panels(panels: Mapping[str, Mapping[str, IntervalSeries]], out: Path, *
     """Plot means with their intervals by a number, as :func:`plot_intervals`, in several panels with one legend.
 
     Args:
-        panels: series by name, by the title of their panel; the first panel has all series.
+        panels: series by name, by the title of their panel; a name has the same color in all panels.
         out: output file, PNG.
         title: title of the plot.
         xlabel: label of the x axes.
@@ -82,21 +82,26 @@ def plot_panels(panels: Mapping[str, Mapping[str, IntervalSeries]], out: Path, *
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     figure = _figure(4 * columns, 3.2 * rows + 0.8)
-    grid = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, (name, series) in zip(grid, panels.items(), strict=False):
-        _draw_intervals(axes, series)
-        axes.set(title=name, xlabel=f"{xlabel} (log scale)", ylabel="COCO AP (0 to 1)")
-    for axes in list(grid):
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+    names = list(dict.fromkeys(name for series in panels.values() for name in series))
+    handles: dict[str, Any] = {}
+    for axes, (heading, series) in zip(grid, panels.items(), strict=False):
+        _draw_intervals(axes, series, names)
+        axes.set(title=heading, xlabel=f"{xlabel} (log scale)", ylabel="COCO AP (0 to 1)")
+        lines, labels = axes.get_legend_handles_labels()
+        handles |= dict(zip(labels, lines, strict=True))
+    for axes in grid[len(panels) :]:
         axes.axis("off")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    shown = [handles[name] for name in names]
+    figure.legend(shown, names, loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(title)
     return _save(figure, out)
 
 
-def _draw_intervals(axes: Any, series: Mapping[str, IntervalSeries]) -> None:
-    """Draw means with their intervals, and fitted curves, on a logarithmic x axis."""
-    for number, (name, one) in enumerate(series.items()):
-        style = _style(number)
+def _draw_intervals(axes: Any, series: Mapping[str, IntervalSeries], names: Sequence[str]) -> None:
+    """Draw means with their intervals, and fitted curves, on a log x axis; ``names`` are in the order of the styles."""
+    for name, one in series.items():
+        style = _style(names.index(name))
         x, mean, low, high = np.array(one.points).T
         errors = np.maximum([mean - low, high - mean], 0)
         line = {**style, "linestyle": "none"} if one.curve else style

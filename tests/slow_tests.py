@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 PATTERNS = """
+cuda/test_recipes.py::test_norms_are_folded_on_the_host[retinanet_lite0]
 exporting/test_export.py::test_any_batch_and_size[faster_rcnn_lite0]
 exporting/test_export.py::test_it_is_verified_on_the_data_that_test_takes
 exporting/test_export.py::test_onnx_runtime_finds_the_same[faster_rcnn_lite0]
@@ -23,12 +24,6 @@ test_own_parts.py::test_fewshot
 workflows/test_formats.py::test_a_yolo_folder_is_extended_and_used_for_few_shots
 workflows/test_serve.py::test_three_hundred_hostile_requests_leave_the_service_as_it_was
 workflows/test_serve.py::test_hostile_bytes_are_answered_with_4xx_or_closed[huge*]
-cuda/test_recipes.py::*[*cascade*]
-cuda/test_recipes.py::*[mask_rcnn_lite0]
-cuda/test_recipes.py::*[atss_lite0]
-cuda/test_recipes.py::*[gfl_lite0]
-cuda/test_recipes.py::*[retinanet_lite0]
-cuda/test_recipes.py::*[fcos_lite0]
 data/formats/test_twins.py::test_twins_train_identical_weights
 data/test_folder.py::test_batches_do_not_depend_on_workers_or_first_step
 data/test_loader.py::test_a_broken_image_arrives_as_one_line_from_any_worker[2]

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-
-def counted(number: int, noun: str, plural: str | None = None) -> str:
-    """Return ``1 image``, ``1,204 images``; ``plural`` is the plural if it is not the noun with an s."""
-    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+from tldet.runtime.errors import counted as counted
 
 
 def are(number: int) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from rehearsal import Gpu
 from torch import Tensor, nn
 
+from tldet.data.dataset import CocoDataset
+from tldet.data.eval_batches import eval_batches
 from tldet.engine.precision import Precision
 from tldet.engine.state import RunningMeans
 from tldet.engine.step import Stepper
@@ -91,6 +94,16 @@ def test_a_target_knows_its_rows_on_the_device() -> None:
         changed = replace(there, ignore=~there.ignore, labeled=None)  # nothing is known about other tensors
         assert changed.known.objects.tolist() == [1]
         assert not changed.partial
+
+
+def test_validation_batches_are_pinned(digits: Path) -> None:
+    data = CocoDataset(str(digits / "test" / "_annotations.coco.json"), str(digits / "test"), masks=True)
+    with Gpu():
+        for pin in (True, False):
+            batch = next(eval_batches(data, 2, pin=pin))
+            assert batch.targets[0].masks is not None
+            tensors = [batch.images, *(one for target in batch.targets for one in vars(target).values())]
+            assert {one.is_pinned() for one in tensors if isinstance(one, Tensor)} == {pin}
 
 
 @pytest.mark.parametrize("masked", ["no", "patches", "dense"])

@@ -40,6 +40,7 @@ LIMITS = {
     "mask_rcnn_lite0": (24, 22),
     "cascade_rcnn_lite0": (40, 22),
     "cascade_mask_rcnn_lite0": (40, 26),
+    "dfine_lite0": (30, 6),
 }
 ACCUMULATE = 2
 SIZE = (64, 64)

@@ -96,7 +96,7 @@ def test_classes_of_a_model_are_matched_by_name() -> None:
         ({"boxes": torch.tensor([[0.0, 0, float("nan"), 9]])}, "must have x1 > x0"),
         ({"boxes": torch.zeros(1, 5)}, r"boxes must be \(N, 4\)"),
         ({"labels": torch.tensor([2])}, r"label 2 is not in 0..1"),
-        ({"labels": torch.tensor([0, 1])}, "labels has 2 entries for 1 boxes"),
+        ({"labels": torch.tensor([0, 1])}, "labels has 2 entries for 1 box"),
         ({"labels": torch.tensor([0.0])}, "must be integers"),
         ({"ignore": torch.zeros(3, dtype=torch.bool)}, "ignore has 3 entries"),
         ({"boxes": np.array(BOX)}, "boxes must be a torch tensor, not ndarray"),

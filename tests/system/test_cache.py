@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tldet.system.cache import remembered
+from tldet.system.cache import cache_root, remembered
 
 ANSWERS = [{"a": [1, 2.5, "x"], "b": None}, None, [], "text", 0, [0.1, -1e300]]
 
@@ -75,3 +76,19 @@ def test_a_cache_that_cannot_be_written(root: Path) -> None:
     (root / "kind").write_text("a file in place of the folder")
     for number in range(2):
         assert remembered("kind", "key", lambda number=number: number) == (number, False)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the password database")
+def test_a_user_without_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(_: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("TLDET_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_root() == tmp_path / ".cache" / "tldet"
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert remembered("kind", "key", lambda: 1) == (1, False)
+    assert remembered("kind", "key", never) == (1, True)
+    assert [path.name for path in tmp_path.iterdir()] == [f"tldet-{os.getuid()}"]

@@ -87,7 +87,7 @@ def test_entries_that_occur_twice(make: Any, tmp_path: Path) -> None:
     [
         (UnpackLimits(ratio=10), "unpacks to more than the limit of 655,360 bytes"),
         (UnpackLimits(size=1000, ratio=1e9), "unpacks to more than the limit of 1,000 bytes"),
-        (UnpackLimits(files=1, ratio=1e9), "more than 1 files"),
+        (UnpackLimits(files=1, ratio=1e9), "more than 1 file"),
     ],
 )
 def test_archive_bombs(limits: UnpackLimits, message: str, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_files_under_their_usual_wrappings(tmp_path: Path, wrap: str, state: dic
 
 def test_another_architecture_is_an_error(tmp_path: Path) -> None:
     torch.save({"a.b": torch.zeros(3)}, tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match="none of its 1 tensors fits this backbone"):
+    with pytest.raises(CheckpointError, match="none of its tensors fits this backbone"):
         load_backbone_weights(TorchvisionBackbone("resnet18"), str(tmp_path / "w.pth"))
 
 

@@ -303,7 +303,7 @@ def test_a_hostile_file_is_imported_without_its_code(tmp_path: Path, capsys: pyt
     path, marker = tmp_path / "a.pth", tmp_path / "ran"
     torch.save({"state_dict": mmdet_state("retinanet", 2), "meta": {"x": Evil(marker)}}, path)
     assert main(["import", str(path), "--out", str(tmp_path / "out.pt")]) == 0
-    assert f"1 objects of other Python classes ignored: 1 {os.system.__module__}.system" in capsys.readouterr().err
+    assert f"1 object of other Python classes ignored: 1 {os.system.__module__}.system" in capsys.readouterr().err
     assert not marker.exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,33 @@ def test_testing_masks_on_data_without(masked: Path, digits: Path, tmp_path: Pat
     bare = without_segmentations(digits / "test", tmp_path / "d", 10**6)
     with pytest.raises(DataError, match="has no segmentation"):
         evaluate_checkpoint(masked / "best.pt", data=bare, images=digits / "test")
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [[[0, 0, 1e9, 0, 1e9, 1e9]], [[0, 0, 5e7, 0, 5e7, 5e7]], {"size": [2**31, 2**31], "counts": [2**62]}],
+    ids=["1e9", "5e7", "RLE"],
+)
+def test_every_command_refuses_masks_far_larger_than_their_image(
+    masked: Path, digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], segmentation: Any
+) -> None:
+    """pycocotools would use gigabytes or end the process. Without a box, merging reads the mask as well."""
+    path = shutil.copytree(digits / "test", tmp_path / "data") / "_annotations.coco.json"
+    truth = json.loads(path.read_text())
+    truth["annotations"][3]["segmentation"] = segmentation
+    del truth["annotations"][3]["bbox"]
+    path.write_text(json.dumps(truth))
+    (tmp_path / "dt.json").write_text("[]")
+    for command in (
+        f"finetune --train {path} --val {path} --out {tmp_path / 'o'} --model mask_rcnn_lite0 --steps 1",
+        f"test {masked / 'best.pt'} --data {path}",
+        f"evaluate --gt {path} --dt {tmp_path / 'dt.json'} --type segm",
+        f"merge {path} {digits / 'train' / '_annotations.coco.json'} --out {tmp_path / 'm'}",
+    ):
+        assert main(command.split()) == 2, command
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert f"annotation id {truth['annotations'][3]['id']} has " in line, command
+        assert "a polygon far larger than its image" in line or "a mask of size [2147483648, 2147483648]" in line, line
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # pycocotools.mask.decode

@@ -169,7 +169,7 @@ def _check_classes(folder: Path, found: Mapping[str, Sequence[str]], classes: Se
     empty = [name for name in classes if not found.get(name)]
     unknown = [name for name in found if name not in classes]
     if unknown:
-        raise DataError(f"{folder}: {_named(unknown, len(found))} not among the {len(classes)} classes of the model")
+        raise DataError(f"{folder}: {_named(unknown, len(found))} not among the classes of the model")
     if len(classes) < 2:
         raise DataError(f"{folder}: has one class only ({classes[0]}); classification needs at least 2")
     if len(empty) == len(classes):

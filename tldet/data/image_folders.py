@@ -97,7 +97,7 @@ class _Search:
         for names in variants(self.names):
             found = [folder for folder in folders if self.listing.count(folder, names) == names.distinct]
             if found:
-                return self._only(found, f"all {names.distinct} images")
+                return self._only(found, "the only image" if names.distinct == 1 else f"all {names.distinct} images")
         return None
 
     def _most(self, folders: Sequence[Path]) -> Path | None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tldet.structures.image import Size
 from tldet.structures.target import Target
+from tldet.text import counted
 
 ROUNDING = 0.1  # pixels by which resized boxes may exceed their image
 
@@ -47,7 +48,9 @@ def _shape_problem(target: Target, size: Size, *, masks: bool) -> str | None:
         return f"target.masks must be {(count, *size)}, not {tuple(target.masks.shape)}"
     lengths = {"labels": len(target.labels), "ignore": len(target.ignore) or count}
     wrong = next((name for name, length in lengths.items() if length != count), None)
-    return None if wrong is None else f"target.{wrong} has {lengths[wrong]} entries for {count} boxes"
+    if wrong is None:
+        return None
+    return f"target.{wrong} has {counted(lengths[wrong], 'entry', 'entries')} for {counted(count, 'box', 'boxes')}"
 
 
 def _box_problem(boxes: Tensor, size: Size) -> str | None:

@@ -28,6 +28,7 @@ from tldet.runtime.images import MAX_PIXELS, Limits, Reduced, fitted_size, resiz
 from tldet.runtime.scores import ScoreSettings
 from tldet.structures.detections import Detections
 from tldet.structures.target import Target
+from tldet.text import counted
 
 log = logging.getLogger(__name__)
 OnError = Literal["raise", "skip"]
@@ -95,7 +96,8 @@ class Predictor:
         model = self.model
         head = model.head if isinstance(model, ExportedDetector) else type(model.head).__name__
         size = f"{self.short} x {self.long}"
-        return f"Predictor({head}, {len(self.class_names)} classes: {names}; input {size}; {self.precision.describe()})"
+        classes = counted(len(self.class_names), "class", "classes")
+        return f"Predictor({head}, {classes}: {names}; input {size}; {self.precision.describe()})"
 
     @overload
     def predict(self, images: str | Path | Reduced, score: float | None = ..., batch: int = ...) -> Detections: ...

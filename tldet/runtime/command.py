@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import SCORE, __version__
-from .errors import DataError, OutputError, TldetError
+from .errors import DataError, OutputError, TldetError, counted
 from .files import check_writable, is_file, write_file
 from .streams import discard_output, error_stream, output_stream
 
@@ -87,10 +87,6 @@ def _probability(text: str) -> float:
     return value
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
 def named_images(given: Sequence[str]) -> list[str]:
     """List the image files of paths, folders (searched recursively, by extension) and globs, without duplicates.
 
@@ -141,14 +137,14 @@ class _Run:
             else:
                 self._take(name, found)
         if not self.images:
-            raise DataError(f"nothing predicted: {_counted(self.failed, 'image')} could not be read")
+            raise DataError(f"nothing predicted: {counted(self.failed, 'image')} could not be read")
         text = json.dumps(self.records, ensure_ascii=False) + "\n"
         if self.args.json == "-":
             self.output.write(text)
         elif self.args.json:
             write_file(Path(self.args.json), text.encode(errors="backslashreplace"))
         failed = f", {self.failed} could not be read" if self.failed else ""
-        counts = f"{_counted(self.images, 'image')}, {_counted(self.detections, 'detection')}"
+        counts = f"{counted(self.images, 'image')}, {counted(self.detections, 'detection')}"
         self.errors.write(f"{counts}{failed}\n")
         if self.unprinted:
             raise self.unprinted

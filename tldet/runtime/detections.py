@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import counted
 from .image_types import ImageArray
 from .masks import MaskPatches
 
@@ -95,7 +96,7 @@ class NumpyDetections:
     def __repr__(self) -> str:
         kinds = ", ".join(f"{number} {name}" for name, number in Counter(self.names).most_common(5))
         more = ", ..." if len(set(self.labels.tolist())) > 5 else ""
-        return f"{type(self).__name__}({len(self)} objects{': ' if kinds else ''}{kinds}{more})"
+        return f"{type(self).__name__}({counted(len(self), 'object')}{': ' if kinds else ''}{kinds}{more})"
 
 
 def coco_results(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, get_args
 
 from .arrays import Channels, is_array_list, open_array
 from .detections import NumpyDetections
-from .errors import DataError
+from .errors import DataError, counted
 from .files import PathName
 from .image_types import ImageArray, Size
 from .images import Reduced, fitted_size, padded_size, resize_to
@@ -64,7 +64,8 @@ class NumpyDetector:
     def __repr__(self) -> str:
         names = ", ".join(self.class_names[:5]) + (", ..." if len(self.class_names) > 5 else "")
         size = f"{self.short} x {self.long}"
-        return f"NumpyDetector({len(self.class_names)} classes: {names}; input {size}; {self._network.session.name})"
+        classes = counted(len(self.class_names), "class", "classes")
+        return f"NumpyDetector({classes}: {names}; input {size}; {self._network.session.name})"
 
     def __call__(self, images: Any, score: float | None = None, batch: int = 4, *, channels: Channels = "rgb") -> Any:
         """Detect objects in one image or several.

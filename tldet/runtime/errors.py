@@ -66,6 +66,11 @@ def shorten(message: str, *, one_line: bool = False) -> str:
     return _cut("\n".join(_cut(line, LONGEST_LINE) for line in message.split("\n")), LONGEST_MESSAGE)
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return ``1 image``, ``1,204 images``; ``plural`` is the plural if it is not the noun with an s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def _cut(text: str, length: int) -> str:
     """Keep the start and the end of a long text, and state its length."""
     if len(text) <= length:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .detections import NumpyDetections
-from .errors import CheckpointError, ConfigError
+from .errors import CheckpointError, ConfigError, counted
 from .files import PathName, require_file
 from .image_types import ImageArray, Size
 from .images import fitted_size, padded_size, resize_to
@@ -135,12 +135,12 @@ class ExportedNetwork:
         rows = scores.shape[:2]
         shapes = [scores.shape, labels.shape, boxes.shape, counts.shape, *(one.shape[:2] for one in outputs[4:])]
         if len(rows) != 2 or shapes != [rows, rows, (*rows, 4), (images,), rows][:count]:
-            return f"has outputs of the shapes {', '.join(str(one.shape) for one in outputs)} for {images} images"
+            return f"has outputs of the shapes {', '.join(str(one.shape) for one in outputs)} for a batch of {images}"
         valid = np.arange(rows[1]) < counts[:, None]
         if (counts < 0).any() or (counts > rows[1]).any():
             return "outputs numbers of detections beyond its rows"
         if ((labels < 0) | (labels >= len(self.class_names)))[valid].any():
-            return f"outputs labels beyond its {len(self.class_names)} classes"
+            return f"outputs labels beyond its {counted(len(self.class_names), 'class', 'classes')}"
         if not (np.isfinite(boxes[valid]).all() and np.isfinite(scores[valid]).all()):
             return "outputs boxes or scores that are not finite (its weights are damaged, or exceed the precision)"
         return None

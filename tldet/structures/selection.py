@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tldet.structures import masks as instance_masks
 from tldet.structures.masks import InstanceMasks, Masks
+from tldet.text import counted
 
 Rows: TypeAlias = Tensor | slice | int | Sequence[int] | Sequence[bool] | NDArray[Any]
 
@@ -38,7 +39,8 @@ def as_index(rows: Rows, count: int) -> Tensor | slice:
         raise TypeError(f"indices must be whole numbers in one dimension, not {index.dtype} {tuple(index.shape)}")
     index = index.reshape(-1).long()
     if index.device.type == "cpu" and index.numel() and not -count <= int(index.min()) <= int(index.max()) < count:
-        raise IndexError(f"index out of range: {count} detections, indices {int(index.min())} to {int(index.max())}")
+        given = f"indices {int(index.min())} to {int(index.max())}"
+        raise IndexError(f"index out of range: {counted(count, 'detection')}, {given}")
     return index
 
 

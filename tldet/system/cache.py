@@ -1,6 +1,7 @@
 """Cache of the results of long computations, in ``$TLDET_CACHE`` or ``~/.cache/tldet``.
 
-Each entry has a checksum; a damaged entry is computed again.
+Each entry has a checksum; a damaged entry is computed again. A user without a home folder has the cache among temporary
+files.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +30,12 @@ _VERSION = 2  # of the entry format
 
 def cache_root() -> Path:
     """Return the folder of the cache, which can be removed at any time."""
-    return Path(os.environ.get("TLDET_CACHE") or Path.home() / ".cache" / "tldet")
+    if root := os.environ.get("TLDET_CACHE"):
+        return Path(root)
+    try:
+        return Path.home() / ".cache" / "tldet"
+    except RuntimeError:  # HOME is not set and the user has no entry in the password database, as in containers
+        return Path(tempfile.gettempdir(), f"tldet-{getattr(os, 'getuid', int)()}")
 
 
 def remembered(kind: str, key: str, compute: Callable[[], Any]) -> tuple[Any, bool]:

@@ -18,6 +18,7 @@ from typing import IO, NamedTuple
 
 from tldet.errors import DownloadError, TldetError
 from tldet.system.output import make_folder, naming
+from tldet.text import counted
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _BLOCK = 1 << 20
@@ -99,7 +100,7 @@ class _Unpacking:
             return
         self.files += 1
         if self.files > self.limits.files:
-            raise self._error(entry.name, f"the archive has more than {self.limits.files:,} files")
+            raise self._error(entry.name, f"the archive has more than {counted(self.limits.files, 'file')}")
         folded = str(path).casefold()
         if folded in self.taken or path.exists():
             raise self._error(entry.name, "occurs twice")

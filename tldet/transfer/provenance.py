@@ -129,4 +129,5 @@ def reported_by(source: str) -> str:
     if _ABOUT not in about:
         return ""
     accuracy = f", top-1 {about['top1']}" if "top1" in about else ""
-    return f"pre-trained on {about[_ABOUT]}: {about['classes']} classes{accuracy}, {about['steps']} steps"
+    steps = "1 step" if about["steps"] == "1" else f"{about['steps']} steps"
+    return f"pre-trained on {about[_ABOUT]}: {about['classes']} classes{accuracy}, {steps}"

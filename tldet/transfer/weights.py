@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tldet.errors import CheckpointError
 from tldet.integrity import problem_of
 from tldet.models.detector import Detector
+from tldet.text import counted
 from tldet.transfer.class_match import ClassMap, MatchSettings, differing_in_case, few, match_classes
 from tldet.transfer.classifier_weights import copy_classes
 from tldet.transfer.licenses import license_of
@@ -52,7 +53,7 @@ class LoadReport:
     def summary(self) -> str:
         """Return the report in one line."""
         adapted = f" ({len(self.adapted)} adapted)" if self.adapted else ""
-        loaded = f"{len(self.copied) + len(self.adapted)} tensors loaded{adapted}"
+        loaded = f"{counted(len(self.copied) + len(self.adapted), 'tensor')} loaded{adapted}"
         about = f" ({self.provenance})" if self.provenance else ""
         others = f"{_counted(self.new)} newly initialized, {_counted(self.unused)} unused"
         return f"{self.source}{about}: {loaded}, {others}"
@@ -79,7 +80,7 @@ def load_backbone_weights(backbone: nn.Module, source: str) -> LoadReport:
         report.copied, report.adapted = [], [f"{name} (by order)" for name in report.copied]
     if not report.copied and not report.adapted:
         names = ", ".join(list(state)[:3])
-        raise CheckpointError(f"{source}: none of its {len(state)} tensors fits this backbone (tensors: {names}, ...)")
+        raise CheckpointError(f"{source}: none of its tensors fits this backbone (tensors: {names}, ...)")
     _refuse_other_architecture(report)
     return report
 

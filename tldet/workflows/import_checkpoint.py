@@ -13,6 +13,7 @@ from tldet.config import Config, read_config
 from tldet.errors import CheckpointError, ConfigError
 from tldet.models.detector import Detector, build_detector
 from tldet.system.output import check_output
+from tldet.text import counted
 from tldet.transfer.class_match import few
 from tldet.transfer.interop.adapt import adapted
 from tldet.transfer.interop.classes import FileClasses, classes_of, coco_ids
@@ -123,11 +124,11 @@ def _notes(foreign: Foreign, classes: FileClasses, settings: MmdetSettings, size
     if "ema_state_dict" in foreign.content:
         lines.append("the averaged weights (EMA) are used: MMDetection stores them in state_dict")
     if foreign.averaged:
-        lines.append(f"{len(foreign.averaged)} averaged tensors (ema_...) not used")
+        lines.append(f"{counted(len(foreign.averaged), 'averaged tensor')} (ema_...) not used")
     if foreign.others:
-        lines.append(f"{len(foreign.others)} tensors outside the detector not used: {few(foreign.others)}")
+        lines.append(f"{counted(len(foreign.others), 'tensor')} outside the detector not used: {few(foreign.others)}")
     if foreign.set_aside:
         most = foreign.set_aside.most_common()
         what = ", ".join(f"{count} {name}" for name, count in most[:_NAMED]) + (", ..." if len(most) > _NAMED else "")
-        lines.append(f"{sum(foreign.set_aside.values())} objects of other Python classes ignored: {what}")
+        lines.append(f"{counted(sum(foreign.set_aside.values()), 'object')} of other Python classes ignored: {what}")
     return lines

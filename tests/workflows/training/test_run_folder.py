@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -38,8 +39,13 @@ def test_one_command_starts_a_run_and_resumes_it(
 ) -> None:
     out = tmp_path / "out"
     job = finetune(digits, out, "--resume", "--lr", "1e-4")
-    err = message(capsys, job)
+    assert main(job) == 0
+    printed, err = capsys.readouterr()
     assert f"--resume: no checkpoint in {out} yet; starting the run" in err
+    assert re.search(r"^train: 16 images, \d+ objects of ", err, re.MULTILINE)
+    assert re.search(r"^val: 6 images, \d+ objects of ", err, re.MULTILINE)
+    assert "\nvalidation at step 1: AP " in printed
+    assert f"\nnext:\n  tldet test {out / 'best.pt'}\n  tldet predict {out / 'best.pt'} " in printed
     assert "learning rate 0.0001, batch size 2" in err, "as given, not scaled from the recipe's batch size"
     config = read_config(out / "config.py")
     assert (config.get("optimizer.lr"), config.get("data.loader.batch_size")) == (1e-4, 2)

@@ -10,6 +10,7 @@ import numpy as np
 from tldet.coco.names import fold
 from tldet.data.checks.findings import Finding
 from tldet.data.checks.records import Records
+from tldet.text import counted
 
 _PLACEHOLDERS = {"background", "__background__", "none", "_", "unknown", "undefined", "placeholder", "n/a"}
 
@@ -75,10 +76,10 @@ def _absent(splits: Sequence[Records]) -> Iterator[Finding]:
     for records in others:
         evaluated = _counts([records])
         for name in sorted(evaluated.keys() - trained.keys()):
-            text = f"class {name!r} has {evaluated[name]} objects in {records.split}, but none in train"
+            text = f"class {name!r} has {counted(evaluated[name], 'object')} in {records.split}, but none in train"
             yield train[0].finding("class-not-in-train", text, fix="move images with this class to train")
         for name in sorted(trained.keys() - evaluated.keys()):
-            text = f"class {name!r} has {trained[name]} objects in train, but none in {records.split}"
+            text = f"class {name!r} has {counted(trained[name], 'object')} in train, but none in {records.split}"
             yield records.finding("class-not-in-val", text, fix="create new splits with tldet split")
 
 

@@ -47,7 +47,7 @@ def handle_bad_images(dataset: CocoDataset) -> None:
             "them with --on-bad-image skip"
         )
     if len(faults) == total:
-        raise DataError(f"{path}: none of the {total} images can be used; check the files")
+        raise DataError(f"{path}: no image can be used; check the files")
     dataset.positions = np.setdiff1d(dataset.positions, [fault.position for fault in faults])
     log.warning("%s: %d of %d images skipped", path, len(faults), total)
 

@@ -97,5 +97,5 @@ def check_crowd(records: Records) -> Iterator[Finding]:
             text = "crowd region with polygons (COCO uses RLE)"
             yield records.of_object("crowd-polygon", row, text)
     if len(records.crowd) and records.crowd.all():
-        text = f"all {len(records.crowd)} objects are crowd regions, so there is nothing to train or evaluate on"
+        text = "all objects are crowd regions, so there is nothing to train or evaluate on"
         yield records.finding("crowd-only", text, fix="set iscrowd to 0 for single objects")

@@ -12,6 +12,7 @@ from tldet.data.layouts import Split, find_layout
 from tldet.data.split_names import SPLIT_NAMES
 from tldet.errors import DataError
 from tldet.system.inputs import exists, is_folder, real_path, require_file
+from tldet.text import counted
 
 _AUTO = SourceOptions()
 _OPTIONS = {
@@ -47,9 +48,8 @@ def find_inputs(inputs: Sequence[Path], images: Sequence[Path], source: SourceOp
         raise DataError("give two or more datasets to merge")
     files = [path for path in inputs if not is_folder(path)]
     if images and (not files or len(images) not in (1, len(files))):
-        raise DataError(
-            f"--images is given {len(images)} times for {len(files)} annotation files; give it once, or once each"
-        )
+        given = f"{len(images)} times for {counted(len(files), 'annotation file')}"
+        raise DataError(f"--images is given {given}; give it once, or once each")
     folder_of = dict(zip(files, [*images] * len(files) if len(images) == 1 else images, strict=False))
     found = []
     for number, path in enumerate(inputs, start=1):

@@ -13,6 +13,7 @@ from typing import Literal
 from torch import Tensor
 
 from tldet.errors import CheckpointError, ConfigError
+from tldet.text import counted
 from tldet.transfer.interop.dialects.dfine import dfine_backbone, dfine_case, dfine_classes
 
 Dialect = Literal["mmdet", "torchvision", "dfine"]
@@ -126,9 +127,9 @@ class KeyLayout:
         return any(deep and name == self.backbone for (_, _, deep), name in RESNETS.items())
 
     def __str__(self) -> str:
-        convs = f", {self.convs} convolutions per tower" if self.convs else ""
+        convs = f", {counted(self.convs, 'convolution')} per tower" if self.convs else ""
         case, backbone = self.case or "detector of unknown type", self.backbone or "unknown backbone"
-        return f"{self.dialect} {case}, {backbone}, {self.classes} classes{convs}"
+        return f"{self.dialect} {case}, {backbone}, {counted(self.classes, 'class', 'classes')}{convs}"
 
 
 def recognize(state: Mapping[str, Tensor]) -> KeyLayout:

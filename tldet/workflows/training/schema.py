@@ -174,7 +174,7 @@ def require_masks(config: Config, detector: Detector, train: AnyDataset) -> None
     without = objects - int((train.has_mask() & ~train.index.crowd).sum())
     if objects and without == objects:
         raise DataError(
-            f"{train.index.path}: none of the {objects:,} objects has a segmentation, which {head} needs; add polygons "
+            f"{train.index.path}: no object has a segmentation, which {head} needs; add polygons "
             "or RLEs, or choose a box detector such as faster_rcnn_lite0"
         )
     if without:

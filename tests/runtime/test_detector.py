@@ -195,7 +195,7 @@ def test_a_stream_goes_on_after_an_image_that_cannot_be_read() -> None:
         ({"format": 0}, "is not a detector exported by tldet"),
         ({"format": True}, "is not a detector exported by tldet"),
         ({"class_names": [], "category_ids": []}, "has no class names"),
-        ({"category_ids": [1, 2**63]}, "category ids that are not integers of 64 bits"),
+        ({"category_ids": [1, 2**63]}, "category ids that are not 64-bit integers"),
         ({"input": {"short": 10**7, "long": 10**7}}, "it must be short and long in pixels"),
         ({"size": [32 * 10**6, 32 * 10**6]}, "at most 179 million pixels, or null"),
         ({"scores": 5}, "has scores 5"),
@@ -256,8 +256,8 @@ def test_providers_of_a_device(device: str, given: list[str] | None, expected: l
         ("cuda", None, "the installed ONNX Runtime has no CUDA support; pip install onnxruntime-gpu"),
         ("gpu", None, "must be auto, cpu, cuda or cuda:N"),
         ("auto", ["X"], "providers: X is not available; ONNX Runtime has CPUExecutionProvider"),
-        ("auto", [], "providers: give at least one; ONNX Runtime has"),
-        ("cpu", [CPU], "give either a device or providers"),
+        ("auto", [], "providers: specify at least one; ONNX Runtime has"),
+        ("cpu", [CPU], "use either a device or providers, not both"),
     ],
 )
 def test_devices_and_providers_that_are_missing(device: str, given: list[str] | None, message: str) -> None:
@@ -282,11 +282,11 @@ def test_scores_are_selected_as_tensors_are() -> None:
     ("change", "message"),
     [
         (lambda found: found[:3], "has 3 outputs instead of 4"),
-        (lambda found: [*found[:3], found[3][:0]], "has outputs of the shapes"),
-        (lambda found: [found[0][..., :2], *found[1:]], "has outputs of the shapes"),
-        (lambda found: [*found[:2], found[2] + 5, found[3]], "outputs labels beyond its 2 classes"),
-        (lambda found: [*found[:2], found[2] - 1, found[3]], "outputs labels beyond its 2 classes"),
-        (lambda found: [*found[:3], found[3] + 50], "outputs numbers of detections beyond its rows"),
+        (lambda found: [*found[:3], found[3][:0]], "has outputs of shapes"),
+        (lambda found: [found[0][..., :2], *found[1:]], "has outputs of shapes"),
+        (lambda found: [*found[:2], found[2] + 5, found[3]], "outputs labels outside its 2 classes"),
+        (lambda found: [*found[:2], found[2] - 1, found[3]], "outputs labels outside its 2 classes"),
+        (lambda found: [*found[:3], found[3] + 50], "outputs counts of detections above the number of rows"),
         (lambda found: [found[0] * np.nan, *found[1:]], "outputs boxes or scores that are not finite"),
     ],
 )

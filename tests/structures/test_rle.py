@@ -170,7 +170,7 @@ def test_an_outline_that_is_too_long_inside_its_image() -> None:
     zigzag = [[0, 0, 639, 3] * 2000]
     assert rle.segmentation_problem(zigzag, (480, 640)) == (
         "has a polygon with an outline of 2,556,639 pixels (4,000 points), more than the limit of 1,000,000; simplify "
-        "it or give an RLE"
+        "it or use an RLE"
     )
 
 

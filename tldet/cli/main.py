@@ -183,4 +183,4 @@ def _refuse_empty(args: Namespace) -> None:
     """
     for name, value in vars(args).items():
         if value == "" or (isinstance(value, list) and "" in value):
-            raise ConfigError(f"argument {name.replace('_', '-')} is empty; give a value or leave it out")
+            raise ConfigError(f"argument {name.replace('_', '-')} is empty; use a value or leave it out")

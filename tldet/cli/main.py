@@ -40,7 +40,9 @@ class _Lines(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(shorten(self.format(record), one_line=record.exc_info is None), markup=False, highlight=False)
+        self._console.print(
+            shorten(self.format(record), one_line=record.exc_info is None), markup=False, highlight=False
+        )
 
 
 def build_parser(given: Sequence[str] | None = None) -> Parser:

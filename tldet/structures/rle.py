@@ -45,7 +45,7 @@ def segmentation_problem(segmentation: Any, size: Size) -> str | None:
 
 def _polygon_problem(polygons: list[Any], size: Size) -> str | None:
     if _is_dense(polygons, size):
-        return "has a mask as rows of pixels, not polygons; give an RLE with size and counts"
+        return "has a mask as rows of pixels, not polygons; use an RLE with size and counts"
     for polygon in polygons:
         numbers = np.array(polygon)
         points = numbers.astype(np.float64)

@@ -129,7 +129,7 @@ def _source(request: SplitRequest) -> Split:
         return annotation_split(data, images, options)
     files = AnnotationFiles.find(data).needed()
     if unusable := next((one for one in files if not one.usable), None):
-        raise DataError(f"{unusable.path}: {unusable.content.problem}; repair or remove it, or give one file to split")
+        raise DataError(f"{unusable.path}: {unusable.content.problem}; repair or remove it, or split one file")
     usable = [one.path for one in files]
     if len(usable) != 1:
         named = ", ".join(str(path.relative_to(data)) for path in usable) or "no annotation file"

@@ -1,4 +1,4 @@
-"""``python -m benchmarks SUITE``: compare the speed of tldet with other packages."""
+"""``python -m benchmarks SUITE``: compare speed and memory of tldet with other libraries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 QUALITY = "AP by training time on five small datasets, compared with a torchvision loop (hours)"
-SUMMARY = "compare the speed of tldet with other packages"
+SUMMARY = "compare speed and memory of tldet with other libraries"
 _positive = parser_of(Option("", int, interval=COUNT))
 
 
@@ -31,7 +31,7 @@ def arguments(parser: ArgumentParser) -> None:
     lines = "\n".join(f"  {name:8} {text}" for name, text in SUITES.items())
     parser.epilog = f"suites:\n{lines}\n\nalso: python -m benchmarks quality --help\n  {QUALITY}"
     parser.add_argument("suites", nargs="+", choices=list(SUITES), metavar="SUITE", help=", ".join(SUITES))
-    parser.add_argument("--json", type=file_name, metavar="FILE", help="output file of all numbers, JSON")
+    parser.add_argument("--json", type=file_name, metavar="FILE", help="output file with all numbers, JSON")
     parser.add_argument("--repeats", type=_positive, metavar="N", help="rounds per comparison")
     parser.add_argument("--quick", action="store_true", help=QUICK)
     parser.add_argument(
@@ -39,8 +39,8 @@ def arguments(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="recipe (default: all recipes of the suite); infer also takes checkpoints and exported files, which are "
-        "compared with the first one",
+        help="recipe (default: all recipes of the suite); infer also takes checkpoints and exported detectors, which "
+        "are compared with the first one",
     )
     parser.add_argument("--size", type=_positive, nargs=2, metavar=("H", "W"), help="image size in pixels")
     parser.add_argument("--batch", type=_positive, metavar="B", help="batch size")

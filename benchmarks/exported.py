@@ -1,4 +1,4 @@
-"""Prediction with files of ``tldet export``, compared with the checkpoint or another file, in separate processes."""
+"""Prediction with exported detectors, compared with the checkpoint or another file, in separate processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WITHOUT_TORCH = (".onnx", ".xml")
 
 
 def compare_files(bench: Bench, files: Sequence[Path], images: Sequence[Any]) -> list[Row]:
-    """Compare detectors with the first one, and those that tldet-runtime runs also without torch.
+    """Compare each detector with the first one; ONNX and OpenVINO files also run without torch.
 
     Args:
         bench: the settings.
@@ -32,7 +32,7 @@ def compare_files(bench: Bench, files: Sequence[Path], images: Sequence[Any]) ->
         images: (H, W, 3) uint8 RGB, all of one size.
 
     Raises:
-        ConfigError: there is nothing to compare a file with.
+        ConfigError: a single file has no checkpoint in its folder to compare it with.
         CheckpointError: a file cannot be read.
     """
     first, *others = files if len(files) > 1 else [_checkpoint_of(files[0]), *files]
@@ -43,21 +43,21 @@ def compare_files(bench: Bench, files: Sequence[Path], images: Sequence[Any]) ->
     for path in others:
         bench.show(f"{path.name}: comparing detections")
         checks = _checks(reference, load(path, "cpu"), images)
-        ways = [("benchmarks.own:predicting_on", path.name)]
+        functions = [("benchmarks.own:predicting_on", path.name)]
         if path.suffix in WITHOUT_TORCH:
-            ways.append(("benchmarks.own:predicting_without_torch", f"{path.name} without torch"))
-        for function, name in ways:
+            functions.append(("benchmarks.own:predicting_without_torch", f"{path.name} without torch"))
+        for function, name in functions:
             rows.append(_file_row(bench, name, (function, path), first, inputs, checks, images))
     return rows
 
 
 def _checkpoint_of(path: Path) -> Path:
-    """Return the checkpoint of an exported detector, which lies beside it."""
+    """Return the checkpoint of an exported detector from the same folder."""
     model = load(path, "cpu").model if path.suffix in EXPORTED_SUFFIXES else None
     stated = model.metadata if isinstance(model, ExportedDetector) else {}
     checkpoint = path.with_name(str(stated.get("checkpoint")))
     if not is_file(checkpoint) or file_hash(checkpoint) != stated.get("checkpoint_sha256"):
-        raise ConfigError(f"--model {path}: give a second file to compare it with, such as its checkpoint")
+        raise ConfigError(f"--model {path}: specify a second --model to compare it with, such as its checkpoint")
     return checkpoint
 
 

@@ -36,7 +36,7 @@ def predicting_on(file: str, inputs: str) -> Callable[[], object]:
 
 
 def predicting_without_torch(file: str, inputs: str) -> Callable[[], object]:
-    """Return the same function with tldet-runtime."""
+    """Return the same function for an exported detector in tldet-runtime."""
     import numpy as np
 
     from tldet.runtime.detector import NumpyDetector

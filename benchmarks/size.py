@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 MANY_IMAGES, QUICK_MANY = 1_380_000, 4_000  # 10 million objects
 WORKERS = 4
-EPOCH = 118_287  # largest number of images that the loader processes read
+MAX_READ = 118_287  # maximum number of images that the loader processes read
 ROUNDS = 3
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A measured value of tldet and, if measured, of pycocotools; ``unit`` is "s" or "MB"."""
+class Measurement:
+    """A value of tldet and, optionally, of pycocotools; ``unit`` is "s" or "MB"."""
 
     data: str
     name: str
@@ -37,23 +37,23 @@ class Figure:
 
 @dataclass
 class Sizes(Suite):
-    """Suite whose results are figures."""
+    """Suite whose results are measurements."""
 
-    figures: list[Figure] = field(default_factory=list)
+    measurements: list[Measurement] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain containers for JSON."""
-        return {**super().to_dict(), "figures": [vars(one) for one in self.figures]}
+        return {**super().to_dict(), "measurements": [vars(one) for one in self.measurements]}
 
     def table(self) -> Table:
-        """Return the table of figures."""
+        """Return the table of measurements."""
         from rich.table import Table
 
         shown = Table(title=f"{self.name}: medians; ratio: pycocotools / tldet", box=None, padding=(0, 1))
-        for heading in ("annotations", "figure", "tldet", "pycocotools", "ratio"):
-            shown.add_column(heading, justify="left" if heading in ("annotations", "figure") else "right")
+        for heading in ("annotations", "measurement", "tldet", "pycocotools", "ratio"):
+            shown.add_column(heading, justify="left" if heading in ("annotations", "measurement") else "right")
         shown_data = ""
-        for one in self.figures:
+        for one in self.measurements:
             theirs, ratio = ("", "") if one.theirs is None else (f"{one.theirs:.3g}", f"{one.theirs / one.ours:.1f}")
             shown.add_row("" if one.data == shown_data else one.data, one.name, _value(one), theirs, ratio)
             shown_data = one.data
@@ -61,24 +61,24 @@ class Sizes(Suite):
 
     def notes(self) -> list[str]:
         """Return the lines below the table."""
-        peak = "peak memory: of the whole process, imports included; both libraries alternate, each in a new process"
+        peak = "peak memory: of the process, imports included; the libraries take turns, each in a new process"
         cache = "reopening: compared with reading the file again with pycocotools, which has no cache"
         private = (
-            f"private memory: anonymous memory of the dataset in a loader process, the largest of {WORKERS} processes"
+            f"private memory: anonymous memory that the dataset adds to one of {WORKERS} loader processes; maximum"
         )
         return [peak, cache, private, *super().notes()]
 
 
 def run(bench: Bench) -> Suite:
-    """Measure both sizes; pycocotools reads the smaller file only."""
+    """Measure both sizes; pycocotools reads only the smaller file."""
     suite = Sizes("size")
     for images, peer in ((IMAGES, True), (MANY_IMAGES, False)):
         count = images if not bench.quick else QUICK_IMAGES if peer else QUICK_MANY
-        suite.figures += _figures(bench, count, peer=peer)
+        suite.measurements += _measure(bench, count, peer=peer)
     return suite
 
 
-def _figures(bench: Bench, images: int, *, peer: bool) -> Iterator[Figure]:
+def _measure(bench: Bench, images: int, *, peer: bool) -> Iterator[Measurement]:
     bench.show(f"writing annotations of {images:,} images")
     path, cache = bench.folder / f"size_{images}.json", bench.folder / f"size_cache_{images}"
     megabytes = write_annotations(path, images) / 1e6
@@ -95,15 +95,17 @@ def _figures(bench: Bench, images: int, *, peer: bool) -> Iterator[Figure]:
     def both(key: str) -> list[float | None]:
         return [median(one[key] for one in read[side]) if read[side] else None for side in ("ours", "theirs")]
 
-    yield Figure(data, "first reading", "s", *both("seconds"))  # type: ignore[arg-type]
-    yield Figure(data, "peak memory of the first reading", "MB", *both("peak_mb"))  # type: ignore[arg-type]
-    yield Figure(data, "reopening from the cache", "s", median(one["seconds"] for one in opened), both("seconds")[1])
+    yield Measurement(data, "first reading", "s", *both("seconds"))  # type: ignore[arg-type]
+    yield Measurement(data, "peak memory of the first reading", "MB", *both("peak_mb"))  # type: ignore[arg-type]
+    yield Measurement(
+        data, "reopening from the cache", "s", median(one["seconds"] for one in opened), both("seconds")[1]
+    )
     if sys.platform == "linux":
         bench.show(f"{images:,} images: {WORKERS} loader processes")
-        held = _loader_processes(path, cache)
-        yield Figure(data, "private memory after opening", "MB", max(one["start"] for one in held))
-        name = f"private memory after reading {min(images, EPOCH):,} images"
-        yield Figure(data, name, "MB", max(one["end"] for one in held))
+        used = _loader_processes(path, cache)
+        yield Measurement(data, "private memory after opening", "MB", max(one["start"] for one in used))
+        name = f"private memory after reading {min(images, MAX_READ):,} images"
+        yield Measurement(data, name, "MB", max(one["end"] for one in used))
     path.unlink()
 
 
@@ -124,7 +126,7 @@ def loading(path: str, worker: int) -> dict[str, float]:
     before = _private_mb()
     index = AnnotationIndex.load(path)
     start, began = _private_mb(), perf_counter()
-    for position in range(worker, min(len(index), EPOCH), WORKERS):
+    for position in range(worker, min(len(index), MAX_READ), WORKERS):
         rows = index.rows(position)
         _ = index.file_names[position], index.boxes[rows].copy(), index.labels[rows].copy()
         _ = [index.segmentation(row) for row in range(rows.start, rows.stop)]
@@ -136,5 +138,5 @@ def _private_mb() -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) / 1024
 
 
-def _value(one: Figure) -> str:
+def _value(one: Measurement) -> str:
     return f"{1e3 * one.ours:.3g} ms" if one.unit == "s" and one.ours < 1 else f"{one.ours:.3g} {one.unit}"

@@ -150,7 +150,7 @@ def test_extend(csvs: Path, digits: Path, tmp_path: Path) -> None:
     assert mean == pytest.approx(sum(known) / len(known), abs=1e-9)
     done = tldet("extend", "--no-report", base, "--train", new["train"], "--out", tmp_path / "never", *FAST)
     assert done.returncode == 2
-    assert "trained on CsvDataset: give --train and --val (or --data) of this dataset, or --format" in done.stderr
+    assert "trained on CsvDataset: use --train and --val (or --data) of this dataset, or --format" in done.stderr
 
 
 def test_extend_again_and_with_annotation_files(trained: Path, csvs: Path, digits: Path, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def _import(module: str, name: str) -> None:
     except ModuleNotFoundError as error:
         if error.name and f"{module}.".startswith(f"{error.name}."):
             raise ConfigError(
-                f"{name}: no module named {error.name}; install it, give its path, or run tldet in the folder that "
+                f"{name}: no module named {error.name}; install it, specify its path, or run tldet in the folder that "
                 "contains it"
             ) from None
         raise ConfigError(f"{name}: needs {error.name}, which is not installed ({_location(error)})") from None

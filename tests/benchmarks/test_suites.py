@@ -116,7 +116,7 @@ def test_infer(tmp_path: Path) -> None:
 def test_exported_detectors_and_their_checkpoint(run: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     path = export(run / "best.pt", "onnx", out=tmp_path, verify=False).path
-    with pytest.raises(ConfigError, match=r"best\.onnx: give a second file to compare it with"):
+    with pytest.raises(ConfigError, match=r"best\.onnx: specify a second --model to compare it with"):
         rows_of("infer", models=[str(path)], size=(96, 128))
     shutil.copy(run / "best.pt", tmp_path)
     rows = rows_of("infer", models=[str(path)], size=(96, 128), batch=2)
@@ -168,7 +168,7 @@ def test_bad_input_is_one_line(arguments: list[str], message: str, capsys: pytes
 
 
 def test_size() -> None:
-    found = benchmark(["size"], quick=True, repeats=1)["suites"]["size"]["figures"]
+    found = benchmark(["size"], quick=True, repeats=1)["suites"]["size"]["measurements"]
     few, many = ([one for one in found if one["data"].startswith(f"{images} images")] for images in (50, 100))
     names = ["first reading", "peak memory of the first reading", "reopening from the cache"]
     assert [one["name"] for one in few[:3]] == [one["name"] for one in many[:3]] == names

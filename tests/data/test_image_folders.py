@@ -118,7 +118,7 @@ def test_a_few_missing_images_are_left_to_be_named_by_the_reader(tmp_path: Path)
     assert find_images(path, tmp_path) == tmp_path / "images"
     for name in numbered(5, 4):
         (tmp_path / "images" / name).unlink()
-    with pytest.raises(DataError, match=r"not found in .*\(best: 4 of 10 images in .*images\); give --images"):
+    with pytest.raises(DataError, match=r"not found in .*\(best: 4 of 10 images in .*images\); use --images"):
         find_images(path, tmp_path)
 
 

@@ -71,12 +71,12 @@ def test_a_json_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
 def test_ambiguous_layouts_are_errors(tmp_path: Path) -> None:
     for name in ("first", "second"):
         write(tmp_path / f"{name}.json", name, tmp_path)
-    with pytest.raises(DataError, match=r"cannot tell .*first.json, second.json.* give --train"):
+    with pytest.raises(DataError, match=r"cannot tell .*first.json, second.json.* use --train"):
         find_layout(tmp_path)
     (tmp_path / "first.json").unlink()
     for image in tmp_path.glob("*.jpg"):
         image.unlink()
-    with pytest.raises(DataError, match="give --images"):
+    with pytest.raises(DataError, match="use --images"):
         find_layout(tmp_path)
 
 

@@ -41,7 +41,7 @@ def test_the_test_split_comes_before_the_validation_split(tmp_path: Path, files:
 
 def test_a_training_split_is_not_evaluated_unasked(tmp_path: Path) -> None:
     annotated(tmp_path / "train.json")
-    with pytest.raises(DataError, match="contains no test or validation annotations; give the JSON to evaluate on as"):
+    with pytest.raises(DataError, match="contains no test or validation annotations; use the JSON to evaluate on as"):
         evaluation_split(tmp_path, None)
     assert evaluation_split(tmp_path / "train.json", None).images == tmp_path
 

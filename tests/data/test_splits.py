@@ -106,7 +106,7 @@ def test_equal_images_stay_together(tmp_path: Path) -> None:
     [
         ([[0]], [], "at least 2 images are needed for training and validation, found 1"),
         ([[0]] * 5, [range(5)], "all its images are identical"),
-        ([[0], [1], [2]], [], "every image is the only image of some class; give --val"),
+        ([[0], [1], [2]], [], "every image is the only image of some class; use --val"),
     ],
 )
 def test_datasets_that_cannot_be_split(

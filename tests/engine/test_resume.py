@@ -64,7 +64,7 @@ def test_ctrl_c_finishes_the_step_saves_and_explains_resuming(toy: ModuleType, w
                 os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt, match=r"stopped after step 18.*--resume resumes it"):
+    with pytest.raises(KeyboardInterrupt, match=r"stopped after step 18.*--resume continues the run"):
         toy.build(tmp_path, hooks=[CtrlC()]).run()
     assert signal.getsignal(signal.SIGINT) is before
     assert (tmp_path / "step_00000018.pt").exists()

@@ -95,7 +95,7 @@ class Parts:
     def quantize(self, parts: Collection[str], images: int, *, draft: bool = False) -> Any:
         return frozenset(parts)
 
-    def only(self, part: str, draft: Any) -> Any | None:
+    def only_part(self, part: str, draft: Any) -> Any | None:
         assert draft == set(self.parts)
         return None if part == "nothing" else frozenset([part])
 
@@ -122,7 +122,9 @@ def test_the_most_sensitive_parts_stay_in_fp32(limit: float, expected: set[str],
     assert Parts.harm["stem"] > PART_LIMIT
     assert found.summary()["sensitivity"] == Parts.harm
     if not reached:
-        assert found.reason().startswith("int8 loses too much (every single part loses too much; most sensitive")
+        assert found.reason().startswith(
+            "int8 loses too much accuracy (no combination tried is within the limit; most sensitive"
+        )
 
 
 def test_the_time_limit_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +133,7 @@ def test_the_time_limit_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None
     parts: Any = Parts()
     found = search(parts, parts.distance, lambda _: 1.0, 0.01, SearchOptions(8, 4, 5.0))
     assert not found.reached
-    assert found.reason() == "int8 loses too much (the time limit of 0:05 is reached)"
+    assert found.reason() == "int8 loses too much accuracy (time limit of 0:05 reached)"
     assert found.model == set(parts.parts), "parts of unknown sensitivity are quantized"
     assert found.sensitivity == {}
 
@@ -168,11 +170,11 @@ def test_parts_are_quantized(format: str, tmp_path: Path) -> None:
     write_model(given.model, path, METADATA)
     expected = load_exported(path).network.session.run(*graph_inputs(batch))
     assert all(0 < error < 0.2 for error in errors(draft))
-    logits, deltas = np.array(errors(given.only("head.cls_tower", draft))).reshape(2, 2)
+    logits, deltas = np.array(errors(given.only_part("head.cls_tower", draft))).reshape(2, 2)
     assert ((logits > 1e-4) & (logits < 0.1)).all()
     assert (deltas < 1e-5).all(), "the box tower, the neck and the backbone are as before"
     given.parts["absent"] = []
-    assert given.only("absent", draft) is None
+    assert given.only_part("absent", draft) is None
 
 
 def test_the_process_stays_as_it_is() -> None:
@@ -189,10 +191,13 @@ def test_the_process_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"format": "torch"}, "--precision int8: format torch has none; use --format openvino or onnx"),
-        ({"format": "tensorrt"}, "--precision int8: format tensorrt has none; use --format openvino or onnx"),
-        ({"format": "onnx", "raw": True}, "a --raw file does not have"),
-        ({"format": "onnx", "precision": "fp16", "calibration": "images"}, "--calibration: is for --precision int8"),
+        ({"format": "torch"}, "--precision int8 is not available for format torch; use --format openvino or onnx"),
+        (
+            {"format": "tensorrt"},
+            "--precision int8 is not available for format tensorrt; use --format openvino or onnx",
+        ),
+        ({"format": "onnx", "raw": True}, "--precision int8 cannot be combined with --raw"),
+        ({"format": "onnx", "precision": "fp16", "calibration": "images"}, "--calibration requires --precision int8"),
     ],
 )
 def test_int8_where_there_is_none(given: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -227,7 +232,7 @@ def test_images_for_calibration(run: Path, digits: Path, tmp_path: Path) -> None
         calibration(state, run, calibration=tmp_path / "empty")
     alone = copy.deepcopy(state)
     alone["config"]["data"] = {}
-    with pytest.raises(DataError, match="its config has no training split; give --calibration DIR"):
+    with pytest.raises(DataError, match="its config has no training split; use --calibration DIR"):
         calibration(alone, run)
     moved = copy.deepcopy(state)
     moved["config"]["data"]["train"]["annotations"] = str(tmp_path / "gone.json")
@@ -277,8 +282,8 @@ def test_a_drop_beyond_the_limit_is_refused(run: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(quantization.ExportData, "average_precision", lambda self, model: _aps(model))
     result = export(run / "best.pt", "openvino", out=tmp_path, precision="int8", calibration_images=4, minutes=1e-6)
     assert not result.passed
-    assert "int8 loses too much (the time limit of 0:00 is reached" in result.reason
-    assert "AP drops by 0.1000 (allowed: 0.01)" in result.reason
+    assert "int8 loses too much accuracy (time limit of 0:00 reached" in result.reason
+    assert "AP drops by 0.1000 (limit: 0.01)" in result.reason
     assert "stage: " in result.reason
 
 

@@ -10,7 +10,7 @@ import torch
 
 from tests.exporting.small import OPTIONS, small_batches, small_detector, write_small
 from tests.tools import with_slow
-from tldet.exporting.stages import Blame, find_stage
+from tldet.exporting.stages import Divergence, find_divergence
 
 SUFFIX = {"torch": ".pt2", "onnx": ".onnx", "openvino": ".xml"}
 MODULES = ["backbone.stage2.0", "neck.output.1", "head.box_tower.0.0"]
@@ -31,12 +31,12 @@ def test_a_wrong_layer_is_named(case: str, tmp_path: Path) -> None:
     path = tmp_path / f"m{SUFFIX[format]}"
     exported = write_small(wrong, path, format, half=half)
     (batch,) = small_batches(1)
-    blame = find_stage(path, model, exported, batch, OPTIONS, half=half)
-    assert blame.stage.startswith(STAGES[module])
-    assert blame.errors["image"] < 1e-3
-    assert max(blame.errors.values()) > 0.1
-    assert f"layer: {module} (" in blame.describe()
-    assert blame.decoding < 0.01, "torch decodes the same from the file's raw outputs"
+    found = find_divergence(path, model, exported, batch, OPTIONS, half=half)
+    assert found.stage.startswith(STAGES[module])
+    assert found.errors["image"] < 1e-3
+    assert max(found.errors.values()) > 0.1
+    assert f"layer: {module} (" in found.describe()
+    assert found.decoding < 0.01, "torch decodes the same from the file's raw outputs"
 
 
 @pytest.mark.slow
@@ -49,17 +49,19 @@ def test_wrong_decoding_is_named(tmp_path: Path) -> None:
     )
     path = tmp_path / "m.pt2"
     exported = write_small(wrong, path, "torch")
-    blame = find_stage(path, model, exported, small_batches(1)[0], OPTIONS, half=False)
-    assert max(blame.errors.values()) < 1e-3
-    assert "box decoding" in blame.stage
-    assert blame.describe().startswith("stage: the stages after the head's raw outputs")
+    found = find_divergence(path, model, exported, small_batches(1)[0], OPTIONS, half=False)
+    assert max(found.errors.values()) < 1e-3
+    assert "box decoding" in found.stage
+    assert found.describe().startswith(
+        "stage: after the head's raw outputs (RoI layers, box decoding or NMS); decoding"
+    )
 
 
 def test_the_steepest_growth_counts() -> None:
     errors = {"image": 0.0, "backbone.0": 0.01, "backbone.1": 0.02, "neck.0": 0.2, "neck.1": 0.1, "head.logits_0": 0.3}
-    blame = Blame(errors, [("backbone.stem", 0.01), ("neck.lateral.0", 0.2)], 0.0, 0.5)
-    assert blame.stage == "neck.0"
-    assert blame.describe() == (
-        "stage: neck.0 (relative error 20.00%, before it at most 2.00%), "
-        "layer: neck.lateral.0 (relative error 20.00%, before it at most 1.00%)"
+    found = Divergence(errors, [("backbone.stem", 0.01), ("neck.lateral.0", 0.2)], 0.0, 0.5)
+    assert found.stage == "neck.0"
+    assert found.describe() == (
+        "stage: neck.0 (relative error 20.00%, at most 2.00% before it), "
+        "layer: neck.lateral.0 (relative error 20.00%, at most 1.00% before it)"
     )

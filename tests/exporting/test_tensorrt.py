@@ -53,12 +53,12 @@ def test_without_tensorrt_the_onnx_file_is_checked(
         engine.write_tensorrt(model(node("Conv")), {}, result)
     assert result.passed
     assert result.path.name == "m.onnx"
-    assert "TensorRT was not tried (package tensorrt is not installed): no engine is built" in caplog.text
-    assert "the parser of TensorRT 10.15 supports all 1 kinds of operators" in caplog.text
+    assert "no TensorRT engine built (package tensorrt is not installed); saving the ONNX file instead" in caplog.text
+    assert "TensorRT 10.15 supports all 1 operator type in the ONNX file" in caplog.text
     result = ExportResult(tmp_path / "m.engine")
     engine.write_tensorrt(model(node("Unique"), node("Bernoulli")), {}, result)
     assert not result.passed
-    assert result.reason == "the parser of TensorRT 10.15 does not support these operators: Bernoulli, Unique"
+    assert result.reason == "TensorRT 10.15 does not support these ONNX operators: Bernoulli, Unique"
 
 
 def test_a_file_that_tensorrt_rejects_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,7 +86,7 @@ def test_a_file_that_tensorrt_rejects_is_an_error(monkeypatch: pytest.MonkeyPatc
 
 
 def test_engines_have_fixed_shapes(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--dynamic: a TensorRT engine is built for one image of a fixed size"):
+    with pytest.raises(ConfigError, match="--dynamic is not available for TensorRT: engines take one image"):
         export(tmp_path / "any.pt", "tensorrt", dynamic="batch")
 
 
@@ -97,6 +97,8 @@ def test_an_engine_without_tensorrt_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"x")
     with pytest.raises(ConfigError, match=r"tensorrt is not installed: pip install 'tldet\[tensorrt\]'|CUDA GPU"):
         load_exported(path)
+    with pytest.raises(ConfigError, match="device cuda:1: must be auto or cuda for a TensorRT engine"):
+        load_exported(path, "cuda:1")
 
 
 @pytest.mark.slow

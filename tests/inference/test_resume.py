@@ -291,7 +291,7 @@ def test_what_is_missing_is_not_merged_silently(
     predict(checkpoint, folder, jsonl=tmp_path / "other.jsonl", score=0.6)
     with pytest.raises(DataError, match=r"other\.jsonl: belongs to another run"):
         merge_results([first, tmp_path / "other.jsonl"], json=tmp_path / "r.json")
-    with pytest.raises(DataError, match="no output: give --json"):
+    with pytest.raises(DataError, match="no output: use --json"):
         merge_results([first, second])
 
 

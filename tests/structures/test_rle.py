@@ -170,7 +170,7 @@ def test_an_outline_that_is_too_long_inside_its_image() -> None:
     zigzag = [[0, 0, 639, 3] * 2000]
     assert rle.segmentation_problem(zigzag, (480, 640)) == (
         "has a polygon with an outline of 2,556,639 pixels (4,000 points), more than the limit of 1,000,000; simplify "
-        "it or give an RLE"
+        "it or use an RLE"
     )
 
 
@@ -179,6 +179,6 @@ def test_a_mask_as_rows_of_pixels(one: float) -> None:
     """Its rows were read as polygons without area, and the mask metrics were 0."""
     rows = [[one * (x > 3) for x in range(20)] for _ in range(10)]
     problem = rle.segmentation_problem(rows, (10, 20))
-    assert problem == "has a mask as rows of pixels, not polygons; give an RLE with size and counts"
+    assert problem == "has a mask as rows of pixels, not polygons; use an RLE with size and counts"
     assert rle.segmentation_problem(rows, (11, 20)) is None
     assert rle.segmentation_problem([[0, 0, 1, 0, 1, 1]], (1, 6)) is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tldet.runtime.label_places import place_labels
+from tldet.runtime.label_placement import place_labels
 from tldet.visualize import labels
 from tldet.visualize.labels import paint, render, without_font
 

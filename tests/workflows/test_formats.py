@@ -110,7 +110,7 @@ def test_train_and_val_may_have_different_formats(tmp_path: Path) -> None:
     layout = layout_of(ExperimentRequest(train=train / "annotations.xml", **given))
     assert layout.val is not None
     assert [layout.train.annotations.name, layout.val.annotations.name] == ["train.json", "val.json"]
-    with pytest.raises(DataError, match="give the training annotations"):
+    with pytest.raises(DataError, match="use --train for the training annotations"):
         layout_of(ExperimentRequest(train, **given))
 
 

@@ -134,7 +134,7 @@ def parts(layout: Layout) -> list[tuple[Path, Path] | None]:
 def test_images_serve_every_part_of_a_folder(tmp_path: Path) -> None:
     data, apart = tmp_path / "data", tmp_path / "apart" / "images"
     files = [coco(data / f"{part}.json", apart, part) for part in ("train", "val", "test")]
-    with pytest.raises(DataError, match="give --images"):
+    with pytest.raises(DataError, match="use --images"):
         resolve_layout(data, None, None, None, tmp_path / "out", 0)
     assert parts(resolve_layout(data, None, None, apart, tmp_path / "out", 0)) == [(file, apart) for file in files]
     with pytest.raises(DataError, match=r"--images nowhere: no such folder"):

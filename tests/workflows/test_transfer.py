@@ -151,7 +151,7 @@ def test_no_common_class_is_reported(run: Path, digits: Path, tmp_path: Path, ca
         (["--freeze", "backbon"], "freeze.layers: 'backbon' matches no parameters; did you mean backbone"),
         (["--freeze", "backbone", "--scratch"], "--scratch and --freeze cannot be combined"),
         (["--l2-sp", "1", "--scratch"], "--scratch and --l2-sp cannot be combined"),
-        (["--gradual", "--minutes", "1"], "give the length in epochs or steps"),
+        (["--gradual", "--minutes", "1"], "specify the length in epochs or steps"),
         (["--fold-names", "case"], "class_match: needs detector weights"),
         (
             ["--l2-sp", "1", "--cfg-options", "model.backbone.weights=None"],

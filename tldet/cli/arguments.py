@@ -100,7 +100,7 @@ def number(text: str, allowed: str, fits: Callable[[float], bool], kind: Callabl
 def file_name(text: str) -> str:
     """Parse the name of an output file; a folder is an error before the work begins."""
     if os.path.isdir(text):  # noqa: PTH112  (Path.is_dir raises OSError if the name is too long)
-        raise ArgumentTypeError(f"{text} is a folder; give the name of a file")
+        raise ArgumentTypeError(f"{text} is a folder; use the name of a file")
     return text
 
 

@@ -23,7 +23,7 @@ def run(args: Namespace, console: Console) -> None:
     """Run the command.
 
     Raises:
-        SystemExit: the file differs from the checkpoint by more than is allowed; exit code 1.
+        SystemExit: the file failed verification; exit code 1.
     """
     from tldet.workflows.export.export import export
 

@@ -40,7 +40,9 @@ class _Lines(logging.Handler):
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._console.print(shorten(self.format(record), one_line=record.exc_info is None), markup=False, highlight=False)
+        self._console.print(
+            shorten(self.format(record), one_line=record.exc_info is None), markup=False, highlight=False
+        )
 
 
 def build_parser(given: Sequence[str] | None = None) -> Parser:
@@ -183,4 +185,4 @@ def _refuse_empty(args: Namespace) -> None:
     """
     for name, value in vars(args).items():
         if value == "" or (isinstance(value, list) and "" in value):
-            raise ConfigError(f"argument {name.replace('_', '-')} is empty; give a value or leave it out")
+            raise ConfigError(f"argument {name.replace('_', '-')} is empty; use a value or leave it out")

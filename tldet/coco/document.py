@@ -1,8 +1,8 @@
-"""Reading of a COCO JSON: annotations in blocks, then images and categories.
+"""Reading of COCO JSON: annotations in blocks, then images and categories.
 
 Annotations are decoded while the file is read, so that their text is not held in memory as a whole. A block ends
-between two records, at ``}, {``. If this position is inside a record, the text before it is not a complete list and
-cannot be decoded; an earlier position is tried. A file that cannot be decoded in this way (with NaN, in UTF-16, ...) is
+between two records, at ``}, {``. If such a boundary is inside a record, the text before it cannot be decoded, and an
+earlier one is tried. A file that cannot be decoded in this way (with NaN, in UTF-16, ...) is
 read as a whole by Python's parser.
 """
 
@@ -30,11 +30,11 @@ TWICE = "occurs twice"  # part of the message about a repeated key
 BLOCK_BYTES = 1 << 20  # bytes read at a time
 _LISTS = ("images", "annotations", "categories")
 _START = re.compile(rb'"annotations"\s*:\s*\[')
-_LONGEST_START = 1024  # bytes of a match of _START that may be split between two reads
+_MAX_START = 1024  # maximum length of a match of _START, which two reads may split
 _ESCAPED_KEY = re.compile(rb'\\u00[0-9A-Za-z\\]{2,66}"\s*:')
 _BETWEEN = re.compile(rb"\},\s*(?=\{)")
-_TRIES = 8  # positions tried as the end of a block
-_MOST_ENDS = 64  # ends of objects searched for such positions; the last record may contain some, such as RLEs
+_TRIES = 8  # boundaries tried as the end of a block
+_MAX_ENDS = 64  # ends of objects examined as boundaries; the last record may contain some, such as RLEs
 _T = TypeVar("_T")
 _FAILED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -86,7 +86,7 @@ class DocumentReader:
         except _ReadAsWhole:
             yield self._whole(path)[count:]
         if self._version(path) != version:
-            raise DataError(f"{self.name}: has changed while it was read; start again when the file is complete")
+            raise DataError(f"{self.name}: changed while it was read; try again when the file is complete")
 
     def _version(self, path: Path) -> tuple[int, int, int]:
         status = require_file(path, DataError, self.name)
@@ -96,13 +96,13 @@ class DocumentReader:
         """Decode the annotations while the file is read.
 
         Raises:
-            _ReadAsWhole: this is not possible for the file.
+            _ReadAsWhole: the file cannot be decoded in blocks.
         """
         try:
             with path.open("rb") as file:
                 start, rest = _read_to_annotations(file)
                 before, end = _decode(start, _Part), b"{}"
-                if before.annotations != (UNSET if rest is None else []):  # the match is a part of another key
+                if before.annotations != (UNSET if rest is None else []):  # the match is part of another key
                     raise _ReadAsWhole
                 if rest is not None:
                     rest = yield from _decode_blocks(file, rest)
@@ -146,7 +146,7 @@ def _read_to_annotations(file: BinaryIO) -> tuple[bytes, bytes | None]:
         raise _ReadAsWhole
     searched = 0
     while (found := _START.search(text, searched)) is None:
-        searched = max(0, len(text) - _LONGEST_START)
+        searched = max(0, len(text) - _MAX_START)
         more = file.read(BLOCK_BYTES)
         if not more:
             return bytes(text), None
@@ -165,25 +165,25 @@ def _decode_blocks(file: BinaryIO, text: bytes) -> Generator[list[Annotation], N
     while more := file.read(max(BLOCK_BYTES, len(text))):
         searched = len(text)
         text += more
-        places = list(islice(_places(text, max(0, searched - 1)), _TRIES))
-        for place in places:
+        boundaries = list(islice(_boundaries(text, max(0, searched - 1)), _TRIES))
+        for boundary in boundaries:
             try:
-                block = decode(b"".join((b"[", memoryview(text)[: place.start() + 1], b"]")))
+                block = decode(b"".join((b"[", memoryview(text)[: boundary.start() + 1], b"]")))
             except _FAILED:
                 continue
             yield block
-            text = text[place.end() :]
+            text = text[boundary.end() :]
             break
         else:
-            if places:
+            if boundaries:
                 return text
     return text
 
 
-def _places(text: bytes, start: int) -> Iterator[re.Match[bytes]]:
-    """Yield the positions between two objects at or after ``start``, the last one first."""
+def _boundaries(text: bytes, start: int) -> Iterator[re.Match[bytes]]:
+    """Yield the boundaries between two objects at or after ``start``, the last one first."""
     end = len(text)
-    for _ in range(_MOST_ENDS):
+    for _ in range(_MAX_ENDS):
         end = text.rfind(b"},", start, end)
         if end < 0:
             return
@@ -199,7 +199,7 @@ def _decode(text: bytes, schema: type[_T]) -> _T:
 
 
 def _count(text: bytes, key: str) -> int:
-    """Return how often a key occurs in the outermost object of a JSON text."""
+    """Count the occurrences of a key in the outermost object of a JSON text."""
     quoted = f'"{key}"'.encode()
     count = text.count(quoted)
     if count > 1:
@@ -212,8 +212,8 @@ def _top_keys(content: bytes) -> list[str]:
     """Return the keys of the outermost object, including repeated ones."""
     keys: list[str] = []
 
-    def remember(pairs: list[tuple[str, Any]]) -> None:  # the outermost object is the last one
+    def record(pairs: list[tuple[str, Any]]) -> None:  # the outermost object is the last one
         keys[:] = [name for name, _ in pairs]
 
-    json.loads(content, object_pairs_hook=remember)
+    json.loads(content, object_pairs_hook=record)
     return keys

@@ -118,7 +118,7 @@ class _Search:
         most, total, best = self._best(folders)
         held = f" (best: {most} of {total} images in {best[0]})" if most else ""
         return DataError(
-            f"{self.annotations}: images ({self.names[0]}, ...) not found in {_named(folders)}{held}; give --images"
+            f"{self.annotations}: images ({self.names[0]}, ...) not found in {_named(folders)}{held}; use --images"
         )
 
     def _only(self, folders: Sequence[Path], what: str) -> Path:

@@ -28,8 +28,8 @@ LOOKED_FOR = (
 _OPTIONS = {
     "train": "choose one with --train",
     "val": "choose one with --val",
-    "test": "leave one of them in the folder, or give --train, --val and --images instead of the folder",
-    "unclear": "give --train and --val",
+    "test": "leave one of them in the folder, or use --train, --val and --images instead of the folder",
+    "unclear": "use --train and --val",
 }
 
 

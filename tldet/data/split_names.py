@@ -52,5 +52,5 @@ def name_with_split(folder: Path, paths: Sequence[Path]) -> Path:
     stated = {split: path for path in reversed(paths) if (split := split_of(path, folder))}
     if len(stated) > 1:
         named = ", ".join(f"{path} ({split})" for split, path in reversed(stated.items()))
-        raise DataError(f"{folder}: one file is linked as several splits: {named}; give each split a file of its own")
+        raise DataError(f"{folder}: one file is linked as several splits: {named}; give each split its own file")
     return next(iter(stated.values()), paths[0])

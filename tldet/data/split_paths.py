@@ -16,7 +16,7 @@ from tldet.system.inputs import exists, is_file, is_folder
 
 log = logging.getLogger(__name__)
 _AUTO = SourceOptions()
-ONE_JSON = dict.fromkeys(("train", "val", "test", "unclear"), "give one of them as --data")
+ONE_JSON = dict.fromkeys(("train", "val", "test", "unclear"), "use one of them as --data")
 
 
 def resolve_layout(
@@ -80,7 +80,7 @@ def find_splits(
         DataError: annotations or image folders are not found.
     """
     if train_json is None and data is None:
-        raise DataError("give --data DIR, or --train JSON with --images DIR")
+        raise DataError("use --data DIR, or --train JSON with --images DIR")
     root = None if data is None else Path(data)
     if root is not None and not exists(root):
         raise DataError(f"{root}: no such folder")
@@ -110,7 +110,7 @@ def _foreign_splits(
     if not any(is_foreign(path, source) for path in sources.values()):
         return None
     if "val" in sources and "train" not in sources:
-        raise DataError(f"--val {val}: give the training annotations with --train too")
+        raise DataError(f"--val {val}: use --train for the training annotations")
     return _named(derive(sources, source, out, _image_source(root, images)), root)
 
 
@@ -138,7 +138,7 @@ def _named(splits: Mapping[str | None, Split], root: Path | None) -> dict[str, S
     if None in splits:
         found["train"] = splits[None]
     if "train" not in found:
-        raise DataError(f"{root}: contains no training images, only those of {' and '.join(found)}; give --train")
+        raise DataError(f"{root}: contains no training images, only those of {' and '.join(found)}; use --train")
     return found
 
 
@@ -199,7 +199,7 @@ def _foreign_evaluation(data: Path, images: str | Path | None, source: SourceOpt
         return next(iter(splits.values()))
     found = splits.get("test") or splits.get("val") or splits.get(None)
     if found is None:
-        raise DataError(f"{data}: contains no test or validation images; give the annotations to evaluate on as --data")
+        raise DataError(f"{data}: contains no test or validation images; use the annotations to evaluate on as --data")
     return found
 
 
@@ -225,4 +225,4 @@ def _to_evaluate(files: AnnotationFiles) -> Path:
         return usable[0]
     names = ", ".join(str(path.relative_to(files.folder)) for path in usable[:SHOWN])
     what = f"several JSON files of unknown splits ({names})" if usable else "no test or validation annotations"
-    raise DataError(f"{files.folder}: contains {what}; give the JSON to evaluate on as --data")
+    raise DataError(f"{files.folder}: contains {what}; use the JSON to evaluate on as --data")

@@ -52,7 +52,7 @@ def split_one(split: Split, out: Path, *, seed: int, share: float = 0.2) -> tupl
     val = _draw(shown_in, sizes, min(max(1, round(share * len(index))), len(index) - 1), seed)[groups]
     if not val.any():
         why = "all its images are identical" if len(sizes) == 1 else "every image is the only image of some class"
-        raise DataError(f"{split.annotations}: cannot be split into training and validation: {why}; give --val")
+        raise DataError(f"{split.annotations}: cannot be split into training and validation: {why}; use --val")
     chosen = {"train": index.image_ids[~val], "val": index.image_ids[val]}
     written = [write_split(split, set(ids.tolist()), out / f"{name}.json") for name, ids in chosen.items()]
     counts = counted(int((~val).sum()), "image"), int(val.sum())

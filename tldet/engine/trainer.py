@@ -139,7 +139,7 @@ class Trainer:
         if reason == INTERRUPTED:
             self.world.first(lambda: None)  # torchrun stops all processes as soon as one ends: wait for the last file
             raise KeyboardInterrupt(
-                f"stopped after step {self.state.step}, saved in {self.work_dir}; --resume resumes it"
+                f"stopped after step {self.state.step}, saved in {self.work_dir}; --resume continues the run"
             )
         if self.world.any(interrupts.requested)[0]:
             raise KeyboardInterrupt(f"training is complete and saved in {self.work_dir}; --resume shows the results")

@@ -82,10 +82,10 @@ def fit(images: Sequence[int], values: Sequence[float], *, seed: int = 0, draws:
     different = len(set(images))
     if different < _PARAMETERS:
         raise DataError(
-            f"{different} numbers of images are too few for a curve of 3 parameters; give at least 3 fractions"
+            f"{different} numbers of images are too few for a curve of 3 parameters; use at least 3 fractions"
         )
     if len(found) <= _PARAMETERS:
-        raise DataError(f"{len(found)} runs are too few for a curve of 3 parameters; give more fractions or seeds")
+        raise DataError(f"{len(found)} runs are too few for a curve of 3 parameters; use more fractions or seeds")
     a, b, c = _best(sizes, found[None])[0]
     curve = a - b * sizes**-c
     random, free = np.random.default_rng(seed), len(found) - _PARAMETERS

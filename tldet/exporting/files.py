@@ -23,8 +23,8 @@ from tldet.system.output import write_bytes
 
 OPSET = 18
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2", "tensorrt": ".engine"}
-_LARGEST = 2 << 30  # bytes of an ONNX file (protobuf)
-_SCOPES = "pkg.torch.onnx.name_scopes"  # of the exporter: the modules around a node, and its name
+_MAX_BYTES = 2 << 30  # size limit of an ONNX file (protobuf)
+_SCOPES = "pkg.torch.onnx.name_scopes"  # key of the exporter: names of the enclosing modules, then of the node
 
 
 def write_export(
@@ -40,8 +40,8 @@ def write_export(
         format: ``onnx``, ``openvino`` or ``torch``.
         program: the graph.
         path: output file; OpenVINO's weights are written to a ``.bin`` file next to it.
-        names: names of inputs and outputs.
-        metadata: plain values that are stored in the file.
+        names: names of the inputs, and of the outputs.
+        metadata: JSON-compatible values stored in the file.
 
     Raises:
         ConfigError: a package is missing, or the format cannot represent the graph.
@@ -56,13 +56,13 @@ def write_export(
         write_model(format_model(format, onnx_model(program, names)), path, metadata)
 
 
-def parts(path: Path) -> list[Path]:
-    """Return the files of an export: OpenVINO has a second one."""
+def exported_files(path: Path) -> list[Path]:
+    """Return the files of an export; OpenVINO has a second one for the weights."""
     return [path, path.with_suffix(".bin")] if path.suffix == SUFFIXES["openvino"] else [path]
 
 
 def format_model(format: str, model: Any) -> Any:
-    """Return an ONNX model in the format ``onnx`` or ``openvino``.
+    """Convert an ONNX model to the format ``onnx`` or ``openvino``.
 
     Raises:
         ConfigError: a package is missing.
@@ -88,16 +88,16 @@ def write_model(model: Any, path: Path, metadata: Mapping[str, Any]) -> None:
         return
     onnx = import_module("onnx")
     onnx.helper.set_model_props(model, {METADATA_KEY: json.dumps(metadata)})
-    if model.ByteSize() >= _LARGEST:
+    if model.ByteSize() >= _MAX_BYTES:
         raise ConfigError("the ONNX file would exceed 2 GiB; export with --precision fp16 or --format torch")
     onnx.checker.check_model(model)
     write_bytes(path, model.SerializeToString())
 
 
 def onnx_model(program: torch.export.ExportedProgram, names: tuple[Sequence[str], Sequence[str]]) -> Any:
-    """Return a graph as an ONNX model of opset ``OPSET``, with its weights inside.
+    """Convert a graph to an ONNX model of opset ``OPSET`` that contains the weights.
 
-    Nodes are named by module and output, such as ``neck.lateral.0.0/conv2d_48``; outputs keep the names of the nodes of
+    Nodes are named by module and output, such as ``neck.lateral.0.0/conv2d_48``; each output is named like its node in
     ``program``.
 
     Raises:
@@ -125,14 +125,14 @@ def onnx_model(program: torch.export.ExportedProgram, names: tuple[Sequence[str]
         module = modules[-1].removeprefix("detector.") if modules else ""
         node.name = f"{module}/{node.output[0]}" if module else node.output[0]
     for entry in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output):
-        del entry.metadata_props[:]  # paths and line numbers of this machine
+        del entry.metadata_props[:]  # contain local paths and line numbers
         entry.doc_string = ""
     return model
 
 
 @contextlib.contextmanager
 def quiet(*names: str) -> Iterator[None]:
-    """Hide warnings, and the messages below errors of the named loggers."""
+    """Suppress warnings, and log messages below ERROR of the named loggers."""
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

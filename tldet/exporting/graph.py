@@ -22,7 +22,7 @@ from tldet.runtime.images import DIVISOR
 
 INPUTS = ("images", "sizes")
 OUTPUTS = ("boxes", "scores", "labels", "counts", "masks")
-_LARGEST = 4096  # pixels of a dynamic side
+_MAX_SIDE, _MAX_BATCH = 4096, 1024  # limits of dynamic axes
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class GraphOptions:
 
     Attributes:
         size: (height, width) of the padded images, multiples of 32; only an example if ``dynamic_size`` is True.
-        dynamic_batch: accept any number of images instead of 1.
-        dynamic_size: accept any height and width that are multiples of 32.
+        dynamic_batch: accept 1 to 1024 images instead of 1.
+        dynamic_size: accept any height and width up to 4096 that are multiples of 32.
         raw: return the outputs of the network without decoding.
     """
 
@@ -80,7 +80,7 @@ class DetectorGraph(nn.Module):
 
 
 class StageGraph(DetectorGraph):
-    """The intermediate results of a :class:`DetectorGraph`; its operations are the first ones of that graph."""
+    """A :class:`DetectorGraph` without its last operations, which returns the intermediate results."""
 
     def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, ...]:
         """Return the tensors of :meth:`stages`."""
@@ -94,8 +94,8 @@ class StageGraph(DetectorGraph):
             sizes: see :class:`DetectorGraph`.
 
         Returns:
-            The normalized image, the levels of backbone and neck and the raw outputs of the head by name, such as
-            ``neck.0``, in the order of computation; and the raw outputs as the head returns them.
+            The normalized image, the levels of backbone and neck, and the raw outputs of the head, by names such as
+            ``neck.0`` and in the order of computation; and the raw outputs as the head returns them.
         """
         x = self._normalized(images, sizes)
         features = list(self.detector.backbone(x))
@@ -177,7 +177,7 @@ class _Half(nn.Module):
 
 
 def _halve(detector: Detector) -> None:
-    """Compute backbone, neck, and the convolutions and linear layers of the head in fp16, all else in fp32."""
+    """Compute backbone, neck, and the convolutions and linear layers of the head in fp16, everything else in fp32."""
     head: Any = detector.head
     layers = [m for m in head.modules() if type(m) in (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, _PaddedConv)]
     inside = {m.conv for m in layers if isinstance(m, _PaddedConv)}
@@ -192,7 +192,7 @@ def trace_graph(
 
     Args:
         detector: the detector.
-        options: form of the graph.
+        options: inputs and outputs of the graph.
         kind: :class:`DetectorGraph`, or :class:`StageGraph` for the intermediate results.
 
     Raises:
@@ -219,10 +219,10 @@ def _shapes(options: GraphOptions) -> Any:
     images: dict[int, Any] = {}
     sizes: dict[int, Any] = {}
     if options.dynamic_batch:
-        images[0] = sizes[0] = torch.export.Dim("batch", min=1, max=1024)
+        images[0] = sizes[0] = torch.export.Dim("batch", min=1, max=_MAX_BATCH)
     if options.dynamic_size:
         for axis, name in ((1, "rows"), (2, "columns")):
-            images[axis] = DIVISOR * torch.export.Dim(name, min=1, max=_LARGEST // DIVISOR)
+            images[axis] = DIVISOR * torch.export.Dim(name, min=1, max=_MAX_SIDE // DIVISOR)
     return (images, sizes) if images else None
 
 

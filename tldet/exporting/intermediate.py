@@ -22,7 +22,7 @@ def file_tensors(path: Path, names: Collection[str], images: NDArray[np.uint8], 
 
     Args:
         path: the file.
-        names: names of nodes of the traced graph; those that the format has removed are left out.
+        names: names of nodes of the traced graph; nodes that the file does not contain are skipped.
         images: see :class:`~tldet.exporting.graph.DetectorGraph`.
         sizes: see :class:`~tldet.exporting.graph.DetectorGraph`.
     """
@@ -59,8 +59,8 @@ def _from_torch(path: Path, names: Collection[str], images: NDArray[np.uint8], s
 def _from_onnx(path: Path, names: Collection[str], images: NDArray[np.uint8], sizes: NDArray[np.int64]) -> Found:
     onnx, ort = import_module("onnx"), import_module("onnxruntime")
     model = onnx.load(path)
-    there = {output for node in model.graph.node for output in node.output}
-    wanted = [name for name in names if name in there]
+    present = {output for node in model.graph.node for output in node.output}
+    wanted = [name for name in names if name in present]
     known = {output.name for output in model.graph.output}
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in known)
     options = ort.SessionOptions()

@@ -1,7 +1,7 @@
-"""Post-training quantization to int8 with NNCF, of all parts of a network or of some.
+"""Post-training quantization of a network, or of parts of it, to int8 with NNCF.
 
-A part is a group of layers: a layer group of the backbone, or the layers of neck and head that share a name, such as
-``neck.lateral``. Operations outside of such groups, such as box decoding and NMS, are never quantized.
+A part is a layer group of the backbone, or the layers of the neck or the head with a common name, such as
+``neck.lateral``. Operations outside these groups, such as box decoding and NMS, are never quantized.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tldet.errors import ConfigError
 from tldet.exporting.files import quiet
-from tldet.exporting.quantizers import only
+from tldet.exporting.quantizers import keep_quantizers
 from tldet.models.backbones.base import within
 from tldet.models.detector import Detector
 from tldet.runtime.session import need
@@ -27,7 +27,7 @@ from tldet.system.imports import variable_set
 
 INT8_FORMATS = ("onnx", "openvino")
 Inputs = Mapping[str, NDArray[Any]]  # images and sizes, see DetectorGraph
-_EXTENSIONS = "torch.utils.cpp_extension"  # NNCF imports it, and it reports that there is no GPU
+_EXTENSIONS = "torch.utils.cpp_extension"  # logger of a module that NNCF imports; it warns that there is no GPU
 _ROOTS = ("backbone", "neck", "head")
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Convolution", "GroupConvolution", "ConvolutionBackpropData")
 _NO_OPERATION = ("Parameter", "Constant", "Result")
@@ -36,10 +36,10 @@ _TELEMETRY_OFF = "NNCF_CI"  # environment variable; NNCF reports usage to its au
 
 @cache
 def load_nncf() -> Any:
-    """Import NNCF without its telemetry and without its changes of the process.
+    """Import NNCF without its telemetry and without its change of the logger class.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: NNCF is not installed.
     """
     kind = logging.getLoggerClass()
     try:
@@ -50,12 +50,12 @@ def load_nncf() -> Any:
 
 
 class Quantizer:
-    """Quantization of a detector's graph.
+    """Quantizer of a detector's graph.
 
     Args:
         model: the graph as an ONNX or OpenVINO model, with node names of :func:`~tldet.exporting.files.onnx_model`.
         detector: the detector.
-        inputs: inputs of the graph for calibration, in an order in which the first ones are representative.
+        inputs: calibration inputs of the graph, ordered so that the first N are representative for any N.
 
     Attributes:
         parts: names of the nodes of each part, in the order of computation.
@@ -77,12 +77,12 @@ class Quantizer:
         self.parts = {part: names for part, names in parts.items() if part in layered}
 
     def quantize(self, parts: Collection[str], images: int, *, draft: bool = False) -> Any:
-        """Return the model with int8 computation in some parts.
+        """Return a copy of the model with some parts quantized to int8.
 
         Args:
             parts: names of the parts.
             images: number of calibration images.
-            draft: for :meth:`only`: keep weights in fp32 in front of quantizers.
+            draft: store weights in fp32, before their quantizers, as :meth:`only_part` requires.
 
         Raises:
             ConfigError: NNCF cannot quantize the graph.
@@ -90,7 +90,7 @@ class Quantizer:
         inside = {name for part in parts for name in self.parts[part]}
         ignored = [name for name in self._names if name not in inside]
         dataset = self._nncf.Dataset(list(self.inputs[:images]))
-        # Half of the range of weights: without VNNI instructions, sums of products of the full range saturate.
+        # Weights use half of the 8-bit range: with the full range, sums of products saturate on CPUs without VNNI.
         settings = self._nncf.AdvancedQuantizationParameters(overflow_fix=self._nncf.OverflowFix.ENABLE)
         if not hasattr(self.model, "graph"):
             settings.backend_params["compress_weights"] = not draft
@@ -107,19 +107,19 @@ class Quantizer:
         except Exception as error:  # NNCF raises errors of many types
             raise ConfigError(f"NNCF cannot quantize the detector ({' '.join(str(error).split())[:200]})") from error
 
-    def only(self, part: str, draft: Any) -> Any | None:
-        """Return a quantized model that computes in int8 in one part only; None if nothing is quantized in this part.
+    def only_part(self, part: str, draft: Any) -> Any | None:
+        """Return a model that is quantized in one part only; None if nothing is quantized in this part.
 
         Args:
             part: name of the part.
-            draft: the quantized model.
+            draft: result of :meth:`quantize` for all parts, with ``draft``.
         """
         names = set(self.parts[part])
-        return only(names, draft, self.model)
+        return keep_quantizers(names, draft, self.model)
 
 
 def part_of(path: str, groups: Iterable[tuple[str, Sequence[str]]]) -> str | None:
-    """Return the part of a module, or None for a module outside of backbone, neck and head.
+    """Return the part of a module, or None for a module outside backbone, neck and head.
 
     Args:
         path: name of the module in the detector.

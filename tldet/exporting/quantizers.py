@@ -1,4 +1,4 @@
-"""Removal of quantizers from a quantized model, to measure what those of one part change."""
+"""Removal of quantizers from a quantized model, to measure the effect of quantizing one part."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 
 
-def only(names: Collection[str], quantized: Any, plain: Any) -> Any | None:
-    """Return a quantized model with quantizers in front of some nodes only; None if there are none.
+def keep_quantizers(names: Collection[str], quantized: Any, plain: Any) -> Any | None:
+    """Return a copy of a quantized model that keeps quantizers at the inputs of some nodes only; None if none are left.
 
-    Corrected biases of the other nodes are restored.
+    Biases of the other nodes that quantization corrected are restored.
 
     Args:
         names: names of the nodes.
-        quantized: the ONNX or OpenVINO model, with weights in fp32 in front of their quantizers.
+        quantized: the ONNX or OpenVINO model, whose weights are stored in fp32, before their quantizers.
         plain: the model before quantization.
     """
-    return _onnx_only(names, quantized, plain) if hasattr(plain, "graph") else _openvino_only(names, quantized, plain)
+    return _onnx_kept(names, quantized, plain) if hasattr(plain, "graph") else _openvino_kept(names, quantized, plain)
 
 
-def _openvino_only(names: Collection[str], quantized: Any, plain: Any) -> Any | None:
+def _openvino_kept(names: Collection[str], quantized: Any, plain: Any) -> Any | None:
     model, left = quantized.clone(), 0
     before = {node.get_friendly_name(): node for node in plain.get_ops()}
     for node in model.get_ordered_ops():
@@ -42,7 +42,7 @@ def _openvino_only(names: Collection[str], quantized: Any, plain: Any) -> Any | 
     return model if left else None
 
 
-def _onnx_only(names: Collection[str], quantized: Any, plain: Any) -> Any | None:
+def _onnx_kept(names: Collection[str], quantized: Any, plain: Any) -> Any | None:
     model, left = type(quantized)(), 0
     model.CopyFrom(quantized)
     sources = {node.output[0]: node for node in model.graph.node}

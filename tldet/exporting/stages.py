@@ -1,4 +1,4 @@
-"""Search for the stage and the layer that make an exported file differ from its checkpoint."""
+"""Search for the stage and the layer at which an exported file diverges from its checkpoint."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tldet.models.detector import Detector
 from tldet.structures.batch import Batch
 
 _LAYERS = ("aten.conv2d.", "aten.conv_transpose2d.", "aten.linear.")
-_DECODING = "the stages after the head's raw outputs (RoI layers, box decoding, NMS)"
-_SAME = 1e-3  # distance of detections that differ by rounding only
+_DECODING = "after the head's raw outputs (RoI layers, box decoding or NMS)"
+_ROUNDING = 1e-3  # distance of detections that differ by rounding only
 
 
 @dataclass(frozen=True)
-class Blame:
-    """Stage of a detector at which an exported file begins to differ most.
+class Divergence:
+    """Differences of an exported file from its checkpoint, by stage and layer.
 
     Attributes:
         errors: relative error of each intermediate result of the file, in the order of computation.
@@ -41,27 +41,27 @@ class Blame:
 
     @property
     def stage(self) -> str:
-        """Name of the stage."""
-        behind = self.decoding > max(_SAME, self.total / 2)
-        return _DECODING if behind else _steepest(list(self.errors.items()))[0]
+        """Stage at which the error grows most."""
+        decoding = self.decoding > max(_ROUNDING, self.total / 2)
+        return _DECODING if decoding else _steepest(list(self.errors.items()))[0]
 
     def describe(self) -> str:
         """Return one line."""
         if self.stage == _DECODING:
             return (
-                f"stage: {self.stage}: from the file's raw outputs torch decodes other detections "
-                f"(distance {self.decoding:.3f} of {self.total:.3f})"
+                f"stage: {self.stage}; decoding the raw outputs of the file with torch gives different detections "
+                f"(distance {self.decoding:.3f}; from the checkpoint: {self.total:.3f})"
             )
         name, before, after = _steepest(list(self.errors.items()))
-        text = f"stage: {name} (relative error {after:.2%}, before it at most {before:.2%})"
+        text = f"stage: {name} (relative error {after:.2%}, at most {before:.2%} before it)"
         if self.layers:
             layer, before, after = _steepest(self.layers)
-            text += f", layer: {layer} (relative error {after:.2%}, before it at most {before:.2%})"
+            text += f", layer: {layer} (relative error {after:.2%}, at most {before:.2%} before it)"
         return text
 
 
 def _steepest(errors: Sequence[tuple[str, float]]) -> tuple[str, float, float]:
-    """Return the name at which the largest error so far grows most, with this error before and after it."""
+    """Return the name at which the maximum error so far grows most, and this maximum before and after it."""
     best, largest = (errors[0][0], 0.0, errors[0][1]), errors[0][1]
     for name, error in errors[1:]:
         if error - largest > best[2] - best[1]:
@@ -70,17 +70,17 @@ def _steepest(errors: Sequence[tuple[str, float]]) -> tuple[str, float, float]:
     return best
 
 
-def find_stage(
+def find_divergence(
     path: Path, detector: Detector, exported: ExportedDetector, batch: Batch, options: GraphOptions, *, half: bool
-) -> Blame:
+) -> Divergence:
     """Compare the intermediate results of a file with those of its checkpoint on one image.
 
     Args:
         path: the file.
         detector: the detector of the checkpoint.
         exported: the loaded file.
-        batch: the image in the size of the graph.
-        options: form of the graph.
+        batch: the image at the input size of the graph.
+        options: inputs and outputs of the graph.
         half: the file was exported in fp16.
     """
     images, sizes = graph_inputs(batch)
@@ -96,7 +96,7 @@ def find_stage(
     pairs = zip(layers, plain, strict=True)
     by_layer = [(name, _error(values[one], found[node])) for (name, node), one in pairs if node in found]
     total, decoding = _distances(detector, exported, batch, raw, {n: found[names[n]] for n in errors}, expected)
-    return Blame(errors, by_layer, decoding, total)
+    return Divergence(errors, by_layer, decoding, total)
 
 
 def _traced(detector: Detector, options: GraphOptions, *, half: bool) -> torch.export.ExportedProgram:
@@ -104,7 +104,7 @@ def _traced(detector: Detector, options: GraphOptions, *, half: bool) -> torch.e
 
 
 def _outputs(program: torch.export.ExportedProgram) -> Iterator[str]:
-    """Yield the nodes of the outputs, without a conversion of the dtype, which has other names in an ONNX graph."""
+    """Yield the names of the output nodes; dtype conversions are skipped, because ONNX graphs name them differently."""
     nodes = {node.name: node for node in program.graph.nodes}
     for name in program.graph_signature.user_outputs:
         node = nodes[name]
@@ -114,7 +114,7 @@ def _outputs(program: torch.export.ExportedProgram) -> Iterator[str]:
 
 
 def _layers(program: torch.export.ExportedProgram) -> Iterator[tuple[str, str]]:
-    """Yield module and node of each convolution and linear layer."""
+    """Yield the names of module and node of each convolution and linear layer."""
     for node in program.graph.nodes:
         if node.op == "call_function" and str(node.target).startswith(_LAYERS):
             stack = list(node.meta["nn_module_stack"].values())
@@ -130,7 +130,7 @@ def _error(expected: Tensor, found: Tensor) -> float:
 def _distances(
     detector: Detector, exported: ExportedDetector, batch: Batch, raw: Any, found: Found, expected: Found
 ) -> tuple[float, float]:
-    """Return the distances of the file's detections from the checkpoint's, and from those torch decodes itself."""
+    """Return distances of the file's detections from the checkpoint's, and from its raw outputs decoded by torch."""
     by_id = {id(tensor): found.get(name) for name, tensor in expected.items()}
     head: Any = detector.head
     with torch.inference_mode():
@@ -143,7 +143,7 @@ def _distances(
 
 
 def _replaced(raw: Any, by_id: Mapping[int, Tensor | None]) -> Any:
-    """Return nested raw outputs with other tensors."""
+    """Replace the tensors in nested raw outputs."""
     if isinstance(raw, Tensor):
         return by_id[id(raw)]
     if hasattr(raw, "_fields"):

@@ -1,4 +1,4 @@
-"""TensorRT engines, and a check of ONNX files against the operators of TensorRT's parser."""
+"""Building of TensorRT engines, and a check of ONNX models against the operators that TensorRT supports."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _LARGEST_TOP_K = 3839  # "K input must be less than 3840"
 
 
 def missing_requirement() -> str:
-    """Return what is missing to build an engine; empty if nothing is."""
+    """Return the missing requirement for building an engine; empty if there is none."""
     if find_spec("tensorrt") is None:
         return "package tensorrt is not installed"
-    return "" if torch.cuda.is_available() else "there is no CUDA GPU"
+    return "" if torch.cuda.is_available() else "no CUDA GPU"
 
 
 def unsupported_operators(model: Any) -> list[str]:
-    """Return the operators of an ONNX model that TensorRT's parser does not support, sorted.
+    """Return the operators of an ONNX model that TensorRT's ONNX parser does not support, sorted.
 
-    ``TopK`` with a constant K above 3839 is one of them.
+    They include ``TopK`` with a constant K above 3839.
     """
     constants = {one.name: one for one in model.graph.initializer}
     found = {node.op_type for node in model.graph.node if node.domain or node.op_type not in OPERATORS}
@@ -58,7 +58,7 @@ def _number(tensor: Any) -> int:
 
 
 def build_engine(content: bytes) -> bytes:
-    """Build the engine of an ONNX file, which has fixed shapes; layers compute in the precision of the file.
+    """Build an engine from an ONNX file with fixed shapes; layers compute in the precision of the file.
 
     Raises:
         ConfigError: the package is missing, or TensorRT rejects the file.

@@ -12,7 +12,7 @@ import torch
 from torchvision.ops import box_iou
 
 from tldet.structures.detections import Detections
-from tldet.text import are, counted
+from tldet.text import counted
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Tolerance:
     Attributes:
         box: largest difference of box coordinates, in pixels of the network input.
         score: largest difference of scores.
-        matched: minimum fraction of the detections of both sides that have an equal counterpart.
+        matched: minimum fraction of detections that match, of the side with more detections.
     """
 
     box: float
@@ -31,10 +31,12 @@ class Tolerance:
 
 
 def detection_distance(reference: Sequence[Detections], found: Sequence[Detections]) -> float:
-    """Return the distance of two lists of detections on the same images, 0 for equal ones and 1 for none in common.
+    """Return the distance of two lists of detections on the same images: 0 if they are equal, 1 if no two
+    detections of the same class overlap.
 
-    Each detection is compared with the best one of its label on the other side: IoU times the ratio of the scores. The
-    distance is 1 minus the mean over all detections of both sides, weighted by score.
+    The similarity of two detections of the same class is their IoU times the ratio of the lower to the higher score.
+    The distance is 1 minus the mean similarity of each detection on either side to its best match on the other,
+    weighted by score.
     """
     similar = total = 0.0
     for one, other in zip(reference, found, strict=True):
@@ -58,8 +60,8 @@ class Comparison:
         images: number of images.
         reference: number of detections of the checkpoint.
         exported: number of detections of the exported file.
-        matched: number of pairs of equal detections.
-        box: largest difference of a box coordinate in a pair, pixels.
+        matched: number of pairs of detections that agree within the tolerances.
+        box: largest difference of a box coordinate in a pair, in pixels.
         score: largest difference of the scores in a pair.
     """
 
@@ -72,7 +74,7 @@ class Comparison:
 
     @property
     def fraction(self) -> float:
-        """Fraction of detections with an equal counterpart; 1 if neither side has detections."""
+        """Fraction of detections that match, of the side with more detections; 1 if neither side has any."""
         return self.matched / max(self.reference, self.exported, 1) if self.reference or self.exported else 1.0
 
     def add(self, reference: Detections, found: Detections, tolerance: Tolerance) -> None:
@@ -95,8 +97,8 @@ class Comparison:
         """Return one line."""
         return (
             f"{self.matched:,} of {counted(max(self.reference, self.exported), 'detection')} on "
-            f"{counted(self.images, 'image')} {are(self.matched)} the same "
-            f"({100 * self.fraction:.2f} %; differences up to {self.box:.2g} px and {self.score:.2g} in score)"
+            f"{counted(self.images, 'image')} matched ({100 * self.fraction:.2f} %; "
+            f"differences up to {self.box:.2g} px and {self.score:.2g} in score)"
         )
 
 

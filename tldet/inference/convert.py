@@ -99,7 +99,7 @@ def _content(file: Any, name: str) -> bytes:
 def _download(url: str) -> bytes:
     scheme = url.partition(":")[0].lower()
     if scheme not in ("http", "https"):
-        raise DataError(f"{url}: {scheme} addresses cannot be read; give an http or https URL, or a path")
+        raise DataError(f"{url}: {scheme} addresses cannot be read; use an http or https URL, or a path")
     try:
         answer = urllib.request.urlopen(quote(url, safe=URL_CHARACTERS), timeout=TIMEOUT)
     except (OSError, ValueError, http.client.HTTPException) as error:
@@ -137,6 +137,6 @@ def _to_numpy(image: Any, name: str) -> NDArray[Any]:
         return np.asarray(image)
     hint = " (cv2.imread returns None for a file it cannot read)" if image is None else ""
     raise NotAnImage(
-        f"{name}: {type(image).__name__} is not an image{hint}; give a path, URL, bytes, binary file, PIL "
+        f"{name}: {type(image).__name__} is not an image{hint}; use a path, URL, bytes, binary file, PIL "
         "image, array or tensor"
     )

@@ -41,8 +41,8 @@ def load(
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         nms_per_class: see :class:`Predictor`; fixed in an exported detector.
         max_pixels: see :class:`Predictor`.
-        threads: threads of ONNX Runtime or OpenVINO; None leaves the choice to them. Other files run in torch, whose
-            threads are those of the process.
+        threads: number of CPU threads of ONNX Runtime or OpenVINO; None: chosen by the runtime. Must be None for other
+            files.
         tiles: see :class:`Predictor`.
         overlap: see :class:`Predictor`.
 

@@ -58,7 +58,7 @@ def find_sources(inputs: Sequence[str]) -> _Found:
     skipped: Counter[str] = Counter()
     for given in inputs:
         if not given:
-            raise DataError("an input is an empty string; give images, folders, globs, videos or a camera number")
+            raise DataError("an input is an empty string; use images, folders, globs, videos or a camera number")
         path = Path(given)
         if given.isascii() and given.isdigit() and len(given) <= _DIGITS and not exists(path):
             found.append(InputSource("camera", path, Path(f"camera_{given}")))

@@ -49,7 +49,7 @@ def open_array(image: Any, bounds: Bounds, *, channels: Channels = "rgb", name: 
         return READER.decode(bytes(image), name, bounds)
     if not isinstance(image, np.ndarray):
         hint = " (cv2.imread returns None for a file it cannot read)" if image is None else ""
-        raise NotAnImage(f"{name}: {type(image).__name__} is not an image{hint}; give a path, bytes or an array")
+        raise NotAnImage(f"{name}: {type(image).__name__} is not an image{hint}; use a path, bytes or an array")
     return Reduced(rgb_array(image, channels, name))
 
 
@@ -87,7 +87,7 @@ def _last_channels(array: NDArray[Any], channels_first: bool, name: str) -> NDAr
         if first and (channels_first or not last):
             array = array.transpose(1, 2, 0)
     if array.ndim != 3 or array.shape[2] not in (1, 2, 3, 4):
-        raise NotAnImage(f"{name}: shape {array.shape} is not an image; give (H, W), (H, W, C) or (C, H, W), C 1 to 4")
+        raise NotAnImage(f"{name}: shape {array.shape} is not an image; use (H, W), (H, W, C) or (C, H, W), C 1 to 4")
     if not array.size:
         raise DataError(f"{name}: shape {array.shape} has no pixels")
     return array
@@ -101,8 +101,8 @@ def _to_uint8(array: NDArray[Any], name: str) -> ImageArray:
     if array.dtype == np.uint16:
         return gray_to_uint8(array)
     if array.dtype.kind != "f":
-        raise NotAnImage(f"{name}: values are {array.dtype}; give uint8, uint16, bool, or float in 0..1")
+        raise NotAnImage(f"{name}: values are {array.dtype}; use uint8, uint16, bool, or float in 0..1")
     low, high = float(array.min()), float(array.max())
     if not -_SLACK <= low <= high <= 1 + _SLACK:  # also for NaN
-        raise DataError(f"{name}: float values from {low:.4g} to {high:.4g}; give float in 0..1, or uint8 in 0..255")
+        raise DataError(f"{name}: float values from {low:.4g} to {high:.4g}; use float in 0..1, or uint8 in 0..255")
     return np.asarray((array.clip(0, 1) * 255).round(), np.uint8)

@@ -26,17 +26,21 @@ SUMMARY = "detect objects on images with a detector exported by tldet, without t
 
 
 def run_command(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit code: 0, 2 for invalid input, or 130 after Ctrl-C."""
+    """Run the command.
+
+    Returns:
+        The exit code: 0; 1 if the reader of standard output has exited; 2 for an error; 130 after Ctrl-C.
+    """
     args = command_parser().parse_args(argv)
-    for stream in (sys.stdout, sys.stderr):  # escape characters that the terminal's encoding lacks
+    for stream in (sys.stdout, sys.stderr):  # escape characters that the encoding lacks
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _Run(args).all(named_images(args.images))
+        code = _Run(args).process(named_images(args.images))
         output_stream().flush()
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # the reader has ended early; no error of the command
+    except BrokenPipeError:  # the reader of standard output has exited
         discard_output(sys.stdout)
         return 1
     except (TldetError, MemoryError) as error:
@@ -58,7 +62,7 @@ def command_parser() -> ArgumentParser:
     parser.add_argument("--draw", metavar="DIR", help="output directory for images with drawn detections")
     text = f"score threshold (default: the thresholds stored in the file, else {SCORE})"
     parser.add_argument("--score", type=_probability, metavar="T", help=text)
-    text = "largest number of images per batch (default: 4)"
+    text = "maximum number of images per batch (default: 4)"
     parser.add_argument("--batch-size", type=_count, default=4, metavar="N", help=text)
     text = "ONNX: cpu, cuda or cuda:N; OpenVINO: cpu, gpu or npu (default: auto)"
     parser.add_argument("--device", default="auto", metavar="D", help=text)
@@ -111,7 +115,7 @@ def named_images(given: Sequence[str]) -> list[str]:
 
 
 class _Run:
-    """One call of the command."""
+    """One run of the command."""
 
     def __init__(self, args: Namespace) -> None:
         from .detector import NumpyDetector
@@ -121,9 +125,9 @@ class _Run:
         self.records: list[dict[str, Any]] = []
         self.images = self.detections = self.failed = 0
         self.output, self.errors = output_stream(), error_stream()
-        self.unprinted: Exception | None = None  # standard output failed
+        self.output_error: Exception | None = None  # of standard output; raised after the output files are written
 
-    def all(self, images: Sequence[str]) -> int:
+    def process(self, images: Sequence[str]) -> int:
         """Detect on all images and write the outputs; return the exit code.
 
         Raises:
@@ -146,8 +150,8 @@ class _Run:
         failed = f", {self.failed} could not be read" if self.failed else ""
         counts = f"{counted(self.images, 'image')}, {counted(self.detections, 'detection')}"
         self.errors.write(f"{counts}{failed}\n")
-        if self.unprinted:
-            raise self.unprinted
+        if self.output_error:
+            raise self.output_error
         return 0
 
     def _take(self, name: str, found: NumpyDetections) -> None:
@@ -163,37 +167,37 @@ class _Run:
             self._draw(name, found)
 
     def _print(self, line: str) -> None:
-        """Print a line; if this fails, output files are completed first."""
+        """Print a line; an error is raised later if there are output files to complete."""
         try:
             self.output.write(line)
         except (OutputError, BrokenPipeError) as error:
             if not (self.args.json or self.args.draw):
                 raise
             discard_output(sys.stdout)
-            self.unprinted = error
+            self.output_error = error
 
     def _check_outputs(self, images: Sequence[str]) -> None:
         """Check that no output overwrites an input, and that the JSON file can be written."""
-        outputs = [self._place(name) for name in images] if self.args.draw else []
+        outputs = [self._drawn_path(name) for name in images] if self.args.draw else []
         if self.args.json and self.args.json != "-":
             outputs.append(Path(self.args.json))
-        kept = {os.path.realpath(name) for name in (self.args.file, *images)}
+        inputs = {os.path.realpath(name) for name in (self.args.file, *images)}
         for path in outputs:
-            if os.path.realpath(path) in kept:
+            if os.path.realpath(path) in inputs:
                 raise OutputError(f"{path}: is an input and would be overwritten; choose another output path")
         if self.args.json and self.args.json != "-":
             check_writable(Path(self.args.json))
 
-    def _place(self, name: str) -> Path:
+    def _drawn_path(self, name: str) -> Path:
         """Return the path of a drawn image: that of the input, with .png appended if the format cannot be written."""
         path = Path(name)
         parts = ["__" if part == ".." else part for part in path.relative_to(path.anchor).parts]
-        place = Path(self.args.draw, *parts)
-        return place if path.suffix.lower() in DRAWN else place.with_name(f"{place.name}.png")
+        drawn = Path(self.args.draw, *parts)
+        return drawn if path.suffix.lower() in DRAWN else drawn.with_name(f"{drawn.name}.png")
 
     def _draw(self, name: str, found: NumpyDetections) -> None:
         import cv2
 
-        place = self._place(name)
-        drawn = cv2.imencode(place.suffix.lower(), cv2.cvtColor(found.draw(name), cv2.COLOR_RGB2BGR))[1]
-        write_file(place, drawn.tobytes())
+        path = self._drawn_path(name)
+        content = cv2.imencode(path.suffix.lower(), cv2.cvtColor(found.draw(name), cv2.COLOR_RGB2BGR))[1]
+        write_file(path, content.tobytes())

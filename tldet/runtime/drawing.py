@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .image_types import ImageArray
-from .label_places import place_labels
+from .label_placement import place_labels
 from .masks import MaskWindow
 
 Color = tuple[int, int, int]

@@ -12,13 +12,13 @@ from typing import ClassVar
 LONGEST_WORD = 300  # characters of a word in a message; longer than most paths
 LONGEST_LINE, LONGEST_MESSAGE = 2_000, 10_000  # characters
 WORD = re.compile(rf"\S{{{LONGEST_WORD + 1},}}")
-CONTROL = re.compile(  # also line breaks but \n, and changes of direction
+CONTROL = re.compile(  # includes line breaks except \n, and changes of text direction
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
 )
 
 
 class TldetError(Exception):
-    """Invalid input; the message states the problem and what to do. Long words of the input are shortened in it.
+    """Invalid input; the message states the problem and the remedy. Long words of the input are shortened.
 
     Attributes:
         one_line: line breaks come from the input, such as a class name, and are escaped like other control characters.

@@ -30,7 +30,7 @@ REDUCED = {
 
 @dataclass(frozen=True)
 class Limits:
-    """Conditions that the size in an image's header must satisfy before the image is decoded.
+    """Conditions on the size in an image's header, checked before the image is decoded.
 
     Attributes:
         max_pixels: largest number of pixels.
@@ -53,7 +53,7 @@ class Limits:
         if self.stated not in (None, size):
             stated = f"{self.stated[1]} x {self.stated[0]}" if self.stated else ""
             raise DataError(
-                f"{name}: is {size[1]} x {size[0]} upright, but the annotations state {stated}; its boxes would not fit"
+                f"{name}: is {size[1]} x {size[0]} upright, but the annotations state {stated}; its boxes do not fit"
             )
 
     def too_large(self, name: object, size: str) -> DataError:

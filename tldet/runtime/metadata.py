@@ -52,7 +52,7 @@ def _problem(metadata: dict[str, Any]) -> str | None:
     if any(not isinstance(name, str) for name in names) or any(
         type(one) is not int or abs(one) >= 2**63 for one in ids
     ):
-        return "has class names that are not text, or category ids that are not integers of 64 bits"
+        return "has class names that are not text, or category ids that are not 64-bit integers"
     sides = metadata["input"]
     if set(sides) != {"short", "long"} or not (_sides([sides["short"]] * 2) and _sides([sides["long"]])):
         return f"has input {metadata['input']!r} in its metadata; it must be short and long in pixels"
@@ -63,7 +63,9 @@ def _problem(metadata: dict[str, Any]) -> str | None:
         return f"has batch {metadata['batch']!r} in its metadata; it must be 1 or null"
     masks = metadata.get("masks")
     if masks is not None and not _mask_settings(masks):
-        return f"has masks {masks!r} in its metadata; it must be a threshold from 0 to 1 and a known paste, or null"
+        return (
+            f"has masks {masks!r} in its metadata; it must be a threshold from 0 to 1 and a known paste mode, or null"
+        )
     scores = metadata.get("scores")
     if scores is not None and not isinstance(scores, dict):
         return f"has scores {scores!r} in its metadata; it must be thresholds and temperature, or null"

@@ -75,7 +75,7 @@ class ExportedNetwork:
 
     Attributes:
         size: fixed (height, width) of the padded images; None if any multiples of 32 are accepted.
-        single: the graph accepts one image per call only.
+        single: the graph accepts only one image per call.
     """
 
     def __init__(self, session: Session) -> None:
@@ -127,7 +127,7 @@ class ExportedNetwork:
         return [[part[row, :count] for part in (boxes, scores, labels, *masks)] for row, count in enumerate(counts)]
 
     def _problem(self, outputs: Sequence[NDArray[Any]], images: int) -> str | None:
-        """Explain why outputs are not detections on a number of images; None if they are."""
+        """Return the reason why outputs are not valid detections; None if they are."""
         count = 5 if self.metadata.get("masks") else 4
         if len(outputs) != count:
             return f"has {len(outputs)} outputs instead of {count}"
@@ -135,12 +135,12 @@ class ExportedNetwork:
         rows = scores.shape[:2]
         shapes = [scores.shape, labels.shape, boxes.shape, counts.shape, *(one.shape[:2] for one in outputs[4:])]
         if len(rows) != 2 or shapes != [rows, rows, (*rows, 4), (images,), rows][:count]:
-            return f"has outputs of the shapes {', '.join(str(one.shape) for one in outputs)} for a batch of {images}"
+            return f"has outputs of shapes {', '.join(str(one.shape) for one in outputs)} for a batch of {images}"
         valid = np.arange(rows[1]) < counts[:, None]
         if (counts < 0).any() or (counts > rows[1]).any():
-            return "outputs numbers of detections beyond its rows"
+            return "outputs counts of detections above the number of rows"
         if ((labels < 0) | (labels >= len(self.class_names)))[valid].any():
-            return f"outputs labels beyond its {counted(len(self.class_names), 'class', 'classes')}"
+            return f"outputs labels outside its {counted(len(self.class_names), 'class', 'classes')}"
         if not (np.isfinite(boxes[valid]).all() and np.isfinite(scores[valid]).all()):
             return "outputs boxes or scores that are not finite (its weights are damaged, or exceed the precision)"
         return None

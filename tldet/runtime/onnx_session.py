@@ -44,7 +44,7 @@ class OnnxSession:
         options.intra_op_num_threads = threads or 0
         try:
             self._session = ort.InferenceSession(str(path), options, providers=chosen)
-        except Exception as error:  # its type depends on what is wrong with the file
+        except Exception as error:  # of many types
             raise unloadable(path, error, "ONNX Runtime") from None
         first = self._session.get_providers()[0]
         wanted = chosen[0] if isinstance(chosen[0], str) else chosen[0][0]
@@ -73,9 +73,9 @@ def _providers(device: str, given: Sequence[str] | None, available: Sequence[str
     """
     if given is not None:
         if device != "auto":
-            raise ConfigError(f"device {device}: give either a device or providers")
+            raise ConfigError(f"device {device}: use either a device or providers, not both")
         if not given or (missing := [name for name in given if name not in available]):
-            what = f"{missing[0]} is not available" if given else "give at least one"
+            what = f"{missing[0]} is not available" if given else "specify at least one"
             raise ConfigError(f"providers: {what}; ONNX Runtime has {', '.join(available)}")
         return [*given, *([] if CPU in given else [CPU])]
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):

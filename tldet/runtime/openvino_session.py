@@ -37,7 +37,7 @@ class OpenVinoSession:
         available = {*core.available_devices, *(name.partition(".")[0] for name in core.available_devices)}
         if target not in available:
             raise ConfigError(
-                f"device {device}: not available; OpenVINO has {', '.join(core.available_devices).lower()}"
+                f"device {device}: not available; OpenVINO supports {', '.join(core.available_devices).lower()} here"
             )
         if precision not in HINTS:
             raise ConfigError(f"precision {precision!r}: must be {', '.join(HINTS)}")

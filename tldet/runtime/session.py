@@ -1,4 +1,4 @@
-"""Interface of runtimes, and helpers that they share."""
+"""Interface of the runtimes, and shared helpers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .errors import CheckpointError, ConfigError
 
-INPUTS = {"images": "uint8", "sizes": "int64"}  # of a graph
+INPUTS = {"images": "uint8", "sizes": "int64"}  # inputs of a graph and their types
 
 
 class Session(Protocol):
@@ -47,7 +47,7 @@ def need(package: str, extra: str) -> Any:
     """Import an optional package.
 
     Raises:
-        ConfigError: it is not installed; the message contains the pip command.
+        ConfigError: the package is not installed; the message contains the pip command.
     """
     if find_spec(package) is None:
         distribution = "tldet" if __name__.startswith("tldet.") else "tldet-runtime"
@@ -58,18 +58,18 @@ def need(package: str, extra: str) -> Any:
 def unloadable(path: Path, error: Exception, runtime: str) -> CheckpointError:
     """Return the error for a file that a runtime cannot load."""
     reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return CheckpointError(f"{path}: {runtime} cannot load it ({reason})")
+    return CheckpointError(f"{path}: {runtime} cannot load the file ({reason})")
 
 
 def require_inputs(path: Path, types: Mapping[str, str]) -> None:
-    """Check that a graph takes the inputs of a detector.
+    """Check the inputs of a graph.
 
     Args:
         path: the file.
         types: type of each input by name, such as ``uint8``.
 
     Raises:
-        CheckpointError: it takes others.
+        CheckpointError: the inputs differ.
     """
     if dict(types) != INPUTS:
         found, wanted = (", ".join(f"{name} ({kind})" for name, kind in one.items()) for one in (types, INPUTS))

@@ -1,4 +1,4 @@
-"""Standard output and standard error of a command, which may be a full disk."""
+"""Standard output and standard error of a command, which may be redirected to a full disk."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .errors import OutputError
 
 
 class CheckedStream:
-    """A stream whose failed writes become a one-line error.
+    """A stream that turns failed writes into a one-line error.
 
-    After a failure the rest of the output is discarded, including what Python flushes at the end of the process.
+    After a failure, all further output is discarded, including what Python flushes at exit.
 
     Args:
         stream: standard output or standard error.
@@ -47,7 +47,7 @@ class CheckedStream:
         return getattr(self._stream, name)
 
     def _fail(self, error: OSError) -> None:
-        if isinstance(error, BrokenPipeError):  # rich ends the command quietly
+        if isinstance(error, BrokenPipeError):  # handled by the caller or by rich
             raise error
         discard_output(self._stream)
         if self._name is not None:

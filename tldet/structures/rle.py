@@ -45,7 +45,7 @@ def segmentation_problem(segmentation: Any, size: Size) -> str | None:
 
 def _polygon_problem(polygons: list[Any], size: Size) -> str | None:
     if _is_dense(polygons, size):
-        return "has a mask as rows of pixels, not polygons; give an RLE with size and counts"
+        return "has a mask as rows of pixels, not polygons; use an RLE with size and counts"
     for polygon in polygons:
         numbers = np.array(polygon)
         points = numbers.astype(np.float64)
@@ -61,7 +61,7 @@ def _polygon_problem(polygons: list[Any], size: Size) -> str | None:
                 return f"has a polygon far larger than its image (coordinate {far:g}); correct its coordinates"
             return (
                 f"has a polygon with an outline of {length:,.0f} pixels ({len(points) // 2:,} points), more than the "
-                f"limit of {limit:,}; simplify it or give an RLE"
+                f"limit of {limit:,}; simplify it or use an RLE"
             )
     return "has a polygon, but its image has no width and height" if 0 in size else None
 

@@ -60,7 +60,7 @@ def labels_of(classes: Sequence[int | str] | int | str, class_names: Sequence[st
     chosen = [classes] if isinstance(classes, (int, str)) else list(classes)
     unknown = [name for name in chosen if isinstance(name, str) and name not in class_names]
     if unknown:
-        known = ", ".join(class_names) if class_names else "no class names are known: give labels"
+        known = ", ".join(class_names) if class_names else "no class names are known: use labels"
         raise ValueError(f"no class is called {unknown[0]!r}; {known}")
     return [list(class_names).index(one) if isinstance(one, str) else int(one) for one in chosen]
 

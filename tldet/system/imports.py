@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def variable_set(name: str) -> Iterator[None]:
-    """Set an environment variable to 1 for the time of an import, unless it is set; afterwards it is removed."""
+    """Set an environment variable to 1 during an import, and remove it afterwards; do nothing if it is already set."""
     if name in os.environ:
         yield
         return

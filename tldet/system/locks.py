@@ -45,7 +45,7 @@ def locked(folder: str | Path) -> Iterator[None]:
 
 
 def in_use(folder: Path) -> bool:
-    """Return True if a process has locked a folder; True also if this cannot be found out."""
+    """Return True if a process has locked a folder, or if this cannot be determined."""
     from filelock import FileLock, Timeout
 
     path = folder / LOCK_NAME

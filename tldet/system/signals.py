@@ -54,8 +54,8 @@ class Stopped(KeyboardInterrupt):
 class _Arrivals:
     """Records when signals arrive.
 
-    A handler runs between two operations of the main thread, seconds after the signal when an operation takes that
-    long. A thread of its own reads at once what the interpreter writes for each signal.
+    A signal handler runs between two operations of the main thread, which may be seconds after the signal. A separate
+    thread immediately reads the byte that the interpreter writes for each signal.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:

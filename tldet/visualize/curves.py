@@ -54,7 +54,7 @@ class IntervalSeries:
 
 
 def plot_intervals(series: Mapping[str, IntervalSeries], out: Path, *, title: str, xlabel: str) -> Path:
-    """Plot means with their intervals by a number, on a logarithmic axis.
+    """Plot means with their intervals over a quantity, on a logarithmic axis.
 
     Args:
         series: series by name.
@@ -165,13 +165,13 @@ def draw_growth(sides: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]]
 
 
 def _style(number: int) -> dict[str, Any]:
-    """Return color, dashes and marker of a curve, which is recognized in print and with color blindness."""
+    """Return color, dashes and marker of a curve, distinguishable in print and with color blindness."""
     named = (("color", COLORS), ("linestyle", DASHES), ("marker", MARKERS))
     return {"markersize": 6, **{key: values[number % len(values)] for key, values in named}}
 
 
 def _legend(axes: Any) -> None:
-    """Write the legend below the axes, where it covers no data."""
+    """Draw the legend below the axes, where it covers no data."""
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, fontsize=8, frameon=False, handlelength=3.5)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII = "  ...:::#"  # in eighths of a row, as _BLOCKS
 _LABEL = 8  # characters of the values beside a plot
-_MOST = 1e300  # plotted, so that differences are finite
+_MOST = 1e300  # largest absolute value plotted, so that differences are finite
 LEAST_WIDTH = _LABEL + 12
 
 
@@ -18,9 +18,9 @@ def text_plot(x: Sequence[float], y: Sequence[float], *, width: int, height: int
 
     Args:
         x: positions.
-        y: values; those beyond 1e300 and NaN are left out.
+        y: values; NaN and absolute values above 1e300 are omitted.
         width: characters per line, at least ``LEAST_WIDTH``.
-        height: lines, without that of x.
+        height: lines, not counting that of the x axis.
         blocks: draw eighths of a line with block characters; False for ASCII.
 
     Returns:
@@ -44,7 +44,7 @@ def text_plot(x: Sequence[float], y: Sequence[float], *, width: int, height: int
 
 
 def _columns(points: Sequence[tuple[float, float]], columns: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return a value for each column: the mean of its points, or between those of other columns."""
+    """Return a value for each column: the mean of its points, or interpolated from the neighboring columns."""
     x, y = np.array(points, np.float64).T
     span = max(x[-1] - x[0], 1e-9)
     rows = np.minimum(((x - x[0]) / span * columns).astype(int), columns - 1)

@@ -38,7 +38,7 @@ class EvaluationData:
     split: str | None = None
     source: SourceOptions = field(default_factory=SourceOptions)
     on_bad_image: str | None = None
-    without: str = "give --data"
+    without: str = "use --data"
     sources: Sources = field(default_factory=dict)
 
     def section(self, checkpoint: str | Path, state: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ class _Interval(NamedTuple):
         """Return True for a number of the type in the interval; NaN and integers of more than 64 bits are in none."""
         if isinstance(value, bool) or not isinstance(value, int if self.kind is int else (int, float)):
             return False
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:  # libraries take 64 bits
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:  # libraries accept at most 64 bits
             return False
         low, high = self._ends
         above = value >= low if self.text[0] == "[" else value > low
@@ -150,7 +150,7 @@ def precision_option(auto: str) -> Any:
 
 
 def threads_option() -> Any:
-    """Return the field of ``threads``; None leaves the choice to the runtime."""
+    """Return the field of ``threads``; None: chosen by the runtime."""
     return option(
         "number of CPU threads for an exported detector (default: chosen by ONNX Runtime or OpenVINO)",
         int,

@@ -51,10 +51,10 @@ def test_several_files_or_image_folders_of_a_folder_are_listed(tmp_path: Path) -
     for lab in labs:
         write(lab / "train.json", lab / "images")
     write(labs[1] / "train.json", labs[1] / "masks")
-    with pytest.raises(DataError, match=r"several folders hold the only image: .*images, .*masks; give the JSON files"):
+    with pytest.raises(DataError, match=r"several folders hold the only image: .*images, .*masks; use the JSON files"):
         find_inputs(labs, [])
     write(labs[0] / "old_train.json", labs[0] / "images")
-    with pytest.raises(DataError, match=r"old_train.json, train.json; leave one of them in the folder, or give the"):
+    with pytest.raises(DataError, match=r"old_train.json, train.json; leave one of them in the folder, or use the"):
         find_inputs(labs, [])
 
 

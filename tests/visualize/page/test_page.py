@@ -1,6 +1,7 @@
 """Tables and plots of pages."""
 
 import io
+import re
 
 import numpy as np
 from PIL import Image
@@ -52,6 +53,16 @@ def test_the_text_of_a_page_is_escaped() -> None:
     assert "x &lt; y" in page
     assert 'id="a-b"' in page
     assert anchor("Size, shape") == "size-shape"
+
+
+def test_no_heading_occurs_twice() -> None:
+    long = Table("long", "Long", ("n",), [[n] for n in range(13)])
+    page = document(
+        "t", "", [Section("T", tables=[TABLE, long]), Section("U", tables=[Table("v", "V", ("n",), [[1]])])]
+    )
+    assert re.findall(r"<h\d>.*?</h\d>", page) == ["<h1>t</h1>", "<h2>T</h2>", "<h2>U</h2>", "<h3>V</h3>"]
+    assert "<summary>Long (13 rows)</summary>" in page
+    assert 'id="table-t"' in page
 
 
 def test_an_outline_runs_around_the_mask() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,4 +65,6 @@ def test_relative_paths_of_other_formats(tmp_path: Path, monkeypatch: pytest.Mon
     make(tmp_path / "source", "voc")
     monkeypatch.chdir(tmp_path)
     assert main(["check", "source", "--fail-on", "warning", "--html", "page.html"]) == 0
-    assert "<h1>Check of source</h1>" in (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text()
+    assert "<h1>Check of source</h1>" in page
+    assert re.findall(r"<h\d>Splits</h\d>", page) == ["<h2>Splits</h2>"]

@@ -164,7 +164,7 @@ def test_invalid_requests_are_one_line_errors(
 ) -> None:
     data = ["--train", str(parts / "new.json"), "--images", str(digits / "train"), "--val", str(parts / "new.json")]
     out = ["--out", str(tmp_path / "o")]
-    assert "give the checkpoint of a detector to extend, or --resume" in message(capsys, *data, *out)
+    assert "specify the checkpoint of a detector to extend, or --resume" in message(capsys, *data, *out)
     assert "is not a tldet checkpoint" in message(capsys, str(tmp_weights(tmp_path)), *data, *out)
     classifier = {**checkpoint.load_checkpoint(base), "meta": {"task": "classification"}}
     checkpoint.save(tmp_path / "c.pt", classifier)

@@ -97,7 +97,7 @@ def test_options_do_not_replace_the_data(given: FewShotRequest, option: str) -> 
 
 
 def test_the_length_of_shots_has_its_own_option(given: FewShotRequest) -> None:
-    with pytest.raises(ConfigError, match=r"^--shot-options schedule\.steps: .*; give --shot-steps$"):
+    with pytest.raises(ConfigError, match=r"^--shot-options schedule\.steps: .*; use --shot-steps$"):
         prepare_experiment(replace(given, shot_options=["schedule.steps=5"]))
 
 

@@ -209,7 +209,7 @@ def message(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 def test_errors_are_one_line(digits: Path, twin: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ("--out", tmp_path / "out")
     valid = twin / "valid" / "_annotations.coco.json"
-    assert "give two or more datasets" in message(capsys, digits, *out)
+    assert "specify two or more datasets" in message(capsys, digits, *out)
     assert "nowhere: no such file" in message(capsys, digits, tmp_path / "nowhere", *out)
     assert "occurs twice in the inputs" in message(capsys, digits, digits, *out)
     assert "occurs twice in the inputs" in message(capsys, digits, digits / "valid" / valid.name, *out)

@@ -111,7 +111,7 @@ def test_comparison_of_two_results_files(made: tuple[Path, Report], tmp_path: Pa
 
 def test_wrong_arguments(made: tuple[Path, Report], tmp_path: Path) -> None:
     gt, dt = made[0] / "gt.json", made[0] / "dt.json"
-    with pytest.raises(ConfigError, match="give a checkpoint, or --gt and --dt"):
+    with pytest.raises(ConfigError, match="specify a checkpoint, or --gt and --dt"):
         report(gt=gt)
     with pytest.raises(ConfigError, match="--save-temperature need a checkpoint"):
         report(gt=gt, dt=dt, save_temperature=tmp_path / "new.pt")

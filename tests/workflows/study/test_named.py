@@ -59,7 +59,7 @@ def test_settings_of_every_kind() -> None:
         (["a", "a=lr=1"], "a is given twice"),
         (["a=lr=1", "b=lr=1"], "has the same settings as variant 'a'"),
         (["a/b=lr=1", "c"], "must have the form NAME=KEY=VALUE"),
-        (["a"], "give two or more variants"),
+        (["a"], "specify two or more variants"),
         (["a", "b=patience=3"], "variant b: patience: neither an option of tldet finetune"),
         (["a", "b=epochs=3"], "variant b: epochs: neither an option of tldet finetune"),
         (["a", "b=schedule.steps=3"], "variant b: schedule.steps: the experiment sets this key for each run"),
@@ -97,7 +97,7 @@ def test_a_plan(digits: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x=input-size=9", "variant x: --input-size 9: give SHORT"),
+        ("x=input-size=9", "variant x: --input-size 9: must be SHORT"),
         ("x=augment=[light,strong]", "variant x: --augment light strong"),
         ("x=model.head.bins=3", "model.head.bins"),
         ("x=backbone=resnet_18", "variant x: backbone 'resnet_18'"),

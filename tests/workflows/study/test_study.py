@@ -102,11 +102,11 @@ def test_errors_are_one_line(
 def test_errors_of_other_kinds(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shared = ["--data", str(digits), "--out", str(tmp_path / "s"), "--model", "retinanet_lite0"]
     assert main(["study", "backbones", "resnet18", *shared]) == 2
-    assert "give two or more backbones to compare" in capsys.readouterr().err
+    assert "specify two or more backbones to compare" in capsys.readouterr().err
     assert main(["study", "data", "--fractions", "1", "--predict", "100", *shared]) == 2
     assert "--predict 100: at most 4 times the number of training images (16)" in capsys.readouterr().err
     assert main(["study", "data", "--out", str(tmp_path / "s")]) == 2
-    assert "give --data DIR" in capsys.readouterr().err
+    assert "use --data DIR" in capsys.readouterr().err
 
 
 def test_skipped_images_are_not_counted(digits: Path, tmp_path: Path) -> None:

@@ -70,5 +70,5 @@ def test_a_run_with_auto(digits: Path, tmp_path: Path, caplog: pytest.LogCapture
 
 @pytest.mark.parametrize("size", ["0", "31", "320x", "400x320", "320x9000", "320,400", "-320"])
 def test_input_sizes_that_are_none(size: str, digits: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"--input-size {size}: give SHORT or SHORTxLONG"):
+    with pytest.raises(ConfigError, match=f"--input-size {size}: must be SHORT or SHORTxLONG"):
         config_of(digits, tmp_path / "out", input_size=size)

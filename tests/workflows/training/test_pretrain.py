@@ -213,7 +213,7 @@ def test_bad_input_is_a_one_line_error(
         given = ["--data", str(data), "--out", str(tmp_path / "o"), "--backbone", NAME]
         return message(capsys, *given, *([*more, "training.precision=fp32"] if "--cfg-options" in more else more))
 
-    assert "give --data DIR" in message(capsys, "--out", str(tmp_path / "o"))
+    assert "use --data DIR" in message(capsys, "--out", str(tmp_path / "o"))
     assert "nowhere: no such folder" in error(tmp_path / "nowhere")
     assert "train: has no class folders" in error(digits), "a detection set's images lie in no class folders"
     assert "neither torchvision nor timm has it; nearest:" in error(few, "--backbone", "resnet-fifty")

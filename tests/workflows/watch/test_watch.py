@@ -123,7 +123,7 @@ def test_a_run_that_has_ended_is_shown_once(
 def test_a_run_on_another_machine(folder: Path) -> None:
     (folder / STATUS_NAME).write_text(json.dumps({**STATUS, "host": "node 7"}))
     state = read_run_state(folder)
-    assert state.text.startswith("running on node 7, last log record 0:0")
+    assert state.text.startswith("running (host node 7, last log record 0:0")
     assert not state.ended
 
 
@@ -152,7 +152,7 @@ def test_damaged_files(folder: Path, locked: FileLock, capsys: pytest.CaptureFix
     ("made", "message"),
     [
         (lambda folder: folder / "missing", "no such folder"),
-        (lambda folder: folder / "log.jsonl", "is a file; give its folder"),
+        (lambda folder: folder / "log.jsonl", "is a file; use its folder"),
         (lambda folder: folder.parent, "is not the folder of a run (no log.jsonl); it contains the runs {folder}"),
     ],
 )

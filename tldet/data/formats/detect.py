@@ -37,7 +37,7 @@ def detect_format(tree: Tree, name: str | None = None) -> tuple[Format, Sequence
         listed = "; ".join(f"{one.title} ({_named(tree, files)})" for one, files in fitting)
         names = ", ".join(one.name for one, _ in fitting)
         raise DataError(
-            f"{source}: fits several formats: {listed}; choose one with --format ({names}), or give the annotation "
+            f"{source}: fits several formats: {listed}; choose one with --format ({names}), or use the annotation "
             "file or a subfolder"
         )
     return fitting[0] if fitting else None

@@ -110,7 +110,7 @@ class Tree:
         """
         parts = parts_of(name)
         if not parts:
-            raise DataError(f"{near}: names an image {name!r}; give its file name")
+            raise DataError(f"{near}: names an image {name!r}; use its file name")
         beside = near.parent / name.replace("\\", "/")
         if self.images is None and is_file(beside) and beside.suffix.lower() in EXTENSIONS:
             return Path(os.path.normpath(beside))

@@ -63,7 +63,7 @@ def _read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
 def _from_yaml(files: Sequence[Path]) -> YamlData:
     if len(files) > 1:
         named = ", ".join(str(path) for path in files[:4])
-        raise DataError(f"several data.yaml: {named}; give one of them instead of the folder")
+        raise DataError(f"several data.yaml: {named}; use one of them instead of the folder")
     return read_data_yaml(files[0])
 
 
@@ -71,7 +71,7 @@ def _from_labels(tree: Tree, files: Sequence[Path]) -> YamlData:
     """Return the data of a folder without ``data.yaml``: the image of each label file, and images beside these."""
     matched = {path: tree.find(path.stem, path) for path in files}
     if lacking := [path for path, image in matched.items() if not is_file(image)]:
-        raise DataError(f"{lacking[0]}: has no image ({len(lacking)} of {len(files)} label files); give --images")
+        raise DataError(f"{lacking[0]}: has no image ({len(lacking)} of {len(files)} label files); use --images")
     labels = {image: path for path, image in matched.items()}
     folders = {image.parent for image in labels}
     every = {*labels, *(path for path in tree.image_paths() if path.parent in folders)}

@@ -16,9 +16,9 @@ from tldet.text import counted
 
 _AUTO = SourceOptions()
 _OPTIONS = {
-    **dict.fromkeys(SPLIT_NAMES, "leave one of them in the folder, or give the JSON files instead of the folder"),
-    "unclear": "give the JSON files instead of the folder",
-    "images": "give the JSON files instead of the folder, each with --images",
+    **dict.fromkeys(SPLIT_NAMES, "leave one of them in the folder, or use the JSON files instead of the folder"),
+    "unclear": "use the JSON files instead of the folder",
+    "images": "use the JSON files instead of the folder, each with --images",
 }
 
 
@@ -45,11 +45,11 @@ def find_inputs(inputs: Sequence[Path], images: Sequence[Path], source: SourceOp
         DataError: there are fewer than two inputs, one is missing or repeated, or the number of ``images`` is wrong.
     """
     if len(inputs) < 2:
-        raise DataError("give two or more datasets to merge")
+        raise DataError("specify two or more datasets to merge")
     files = [path for path in inputs if not is_folder(path)]
     if images and (not files or len(images) not in (1, len(files))):
         given = f"{len(images)} times for {counted(len(files), 'annotation file')}"
-        raise DataError(f"--images is given {given}; give it once, or once each")
+        raise DataError(f"--images is given {given}; use it once, or once per file")
     folder_of = dict(zip(files, [*images] * len(files) if len(images) == 1 else images, strict=False))
     found = []
     for number, path in enumerate(inputs, start=1):

@@ -1,1 +1,1 @@
-"""Exported detectors: sessions of :mod:`tldet.runtime` for ONNX Runtime and OpenVINO, and torch.export files."""
+"""Exported detectors: ONNX Runtime and OpenVINO (sessions of :mod:`tldet.runtime`), torch.export and TensorRT."""

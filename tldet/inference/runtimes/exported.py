@@ -83,7 +83,7 @@ def _images(batch: Batch) -> list[ImageArray]:
 
 
 def as_tensors(found: NumpyDetections) -> Detections:
-    """Convert detections of numpy arrays; memory is shared."""
+    """Convert numpy arrays to tensors that share their memory."""
     boxes, scores, labels = (torch.from_numpy(part) for part in (found.boxes, found.scores, found.labels))
     masks, patches = None, found.patches
     if patches is not None:
@@ -92,30 +92,33 @@ def as_tensors(found: NumpyDetections) -> Detections:
 
 
 def graph_inputs(batch: Batch) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the images (B, H, W, 3) and sizes (B, 2) of a batch in the size of an exported graph, as it takes them."""
+    """Return images (B, H, W, 3) and sizes (B, 2) as inputs of a graph, for a batch at the input size of the graph."""
     return np.ascontiguousarray(batch.images.permute(0, 2, 3, 1).numpy()), np.asarray(batch.sizes, np.int64)
 
 
 def refuse_nms(nms_per_class: bool | None) -> None:
-    """Reject a change of NMS, which is part of the graph.
+    """Reject NMS settings, because NMS is part of the graph.
 
     Raises:
         ConfigError: the setting is given.
     """
     if nms_per_class is not None:
         raise ConfigError(
-            "--nms-per-class, --nms-agnostic: fixed in an exported detector; give the option to tldet export"
+            "--nms-per-class, --nms-agnostic: fixed in an exported detector; set the option in tldet export"
         )
 
 
 def refuse_threads(path: str | Path, threads: int | None) -> None:
-    """Reject a number of threads for a file that runs in torch or TensorRT.
+    """Reject a number of threads for a file that does not run in ONNX Runtime or OpenVINO.
 
     Raises:
         ConfigError: the setting is given.
     """
     if threads is not None:
-        raise ConfigError(f"--threads: {path} runs in torch; set the environment variable OMP_NUM_THREADS instead")
+        raise ConfigError(
+            f"--threads applies to .onnx and .xml files, not to {path}; for torch, set the environment variable "
+            "OMP_NUM_THREADS"
+        )
 
 
 def load_exported(
@@ -126,12 +129,13 @@ def load_exported(
     Args:
         path: an ``.onnx``, ``.xml``, ``.pt2`` or ``.engine`` file.
         device: device of the runtime.
-        precision: ``auto``, or for OpenVINO the precision in which it computes.
-        threads: threads of the runtime; None leaves the choice to it.
+        precision: ``auto``; for OpenVINO, also the inference precision.
+        threads: number of CPU threads of ONNX Runtime or OpenVINO; None: chosen by the runtime.
 
     Raises:
         CheckpointError: the file is missing or not an exported detector.
-        ConfigError: a package or device is missing, or the precision is fixed in the file.
+        ConfigError: a package or device is missing, or the precision is fixed in the file, or an option does not
+            apply to it.
     """
     path = Path(path)
     if path.suffix not in (".pt2", ".engine"):

@@ -1,4 +1,4 @@
-"""TensorRT."""
+"""Inference with TensorRT."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ class TensorRtSession:
     """A TensorRT engine on a CUDA GPU.
 
     Args:
-        path: the ``.engine`` file, with its metadata in the ``.json`` file beside it.
+        path: the ``.engine`` file, with its metadata in a ``.json`` file next to it.
         device: ``auto`` or ``cuda``.
 
     Raises:
-        CheckpointError: the engine cannot be loaded; it only runs on the type of GPU that it was built on.
-        ConfigError: the package or a GPU is missing.
+        CheckpointError: the engine cannot be loaded; it runs only on the type of GPU it was built on.
+        ConfigError: the package or a GPU is missing, or another device is requested.
     """
 
     def __init__(self, path: Path, device: str = "auto") -> None:
         self.path, self._arguments = path, (path, device)
         require_file(path, CheckpointError)
+        if device not in ("auto", "cuda"):
+            raise ConfigError(f"device {device}: must be auto or cuda for a TensorRT engine")
         trt: Any = need("tensorrt", "tensorrt")
-        if not torch.cuda.is_available() or not (device == "auto" or device.startswith("cuda")):
-            raise ConfigError(f"device {device}: a TensorRT engine needs a CUDA GPU")
-        facts = path.with_suffix(".json")
-        require_file(facts, CheckpointError)
-        self.metadata = parse_metadata(facts.read_text(encoding="utf-8"), path)
+        if not torch.cuda.is_available():
+            raise ConfigError(f"{path}: a TensorRT engine needs a CUDA GPU")
+        stated = path.with_suffix(".json")
+        require_file(stated, CheckpointError)
+        self.metadata = parse_metadata(stated.read_text(encoding="utf-8"), path)
         self._engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise unloadable(path, RuntimeError("built by another version or for another GPU"), "TensorRT")

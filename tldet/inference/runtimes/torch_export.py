@@ -1,4 +1,4 @@
-"""torch.export files."""
+"""Inference with torch.export files."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def _section(section: Section) -> str:
     text = "".join(f"<p>{escape(line)}</p>" for line in section.text)
     plots = "".join(_figure(plot) for plot in section.plots)
     plots = f'<div class="plots">{plots}</div>' if plots else ""
-    tables = "".join(_table(table) for table in section.tables)
+    tables = "".join(_table(table, section.title) for table in section.tables)
     name = anchor(section.title)
     return f'<section id="{name}"><h2>{escape(section.title)}</h2>{text}{section.html}{plots}{tables}</section>'
 
@@ -79,7 +79,9 @@ def _figure(plot: Plot) -> str:
     return f"<figure><figcaption>{escape(plot.title)}</figcaption>{svg(plot, page=True)}{note}</figure>"
 
 
-def _table(table: Table) -> str:
+def _table(table: Table, section: str) -> str:
+    """Return a table, without a heading that repeats the title of its section or the summary of the collapsed table."""
     if len(table.rows) <= _LONG:
-        return table.html()
-    return f"<details><summary>{escape(table.title)} ({len(table.rows):,} rows)</summary>{table.html()}</details>"
+        return table.html(heading=table.title != section)
+    summary = f"{escape(table.title)} ({len(table.rows):,} rows)"
+    return f"<details><summary>{summary}</summary>{table.html(heading=False)}</details>"

@@ -57,8 +57,8 @@ class Table:
         lines = [_latex_row(self.columns), r"\midrule", *(_latex_row([shown(v) for v in row]) for row in self.rows)]
         return "\n".join([f"\\begin{{tabular}}{{{layout}}}", r"\toprule", *lines, r"\bottomrule", r"\end{tabular}", ""])
 
-    def html(self) -> str:
-        """Return the table as HTML; clicking a column header sorts the rows."""
+    def html(self, *, heading: bool = True) -> str:
+        """Return the table as HTML, with its title as heading or without; clicking a column header sorts the rows."""
         numeric = [self._numeric(column) for column in range(len(self.columns))]
         head = "".join(
             f'<th scope="col"{_right(right)}><button type="button">{escape(name)}</button></th>'
@@ -66,7 +66,7 @@ class Table:
         )
         body = "".join(f"<tr>{self._cells(row, numeric)}</tr>" for row in self.rows)
         note = f'<p class="dim">{escape(self.note)}</p>' if self.note else ""
-        title = f"<h3>{escape(self.title)}</h3>" if self.title else ""
+        title = f"<h3>{escape(self.title)}</h3>" if heading and self.title else ""
         return (
             f'{title}<div class="scroll"><table class="sortable" id="table-{escape(self.name)}">'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{note}"

@@ -95,7 +95,7 @@ def _targets(out: Path, source: CheckSource) -> dict[Path, Path]:
     if len(source.files) == 1 and not is_folder(out):
         return dict.fromkeys(source.files, out)
     if out.suffix.lower() == ".json":
-        raise OutputError(f"--fix {out}: give a folder, because there are {len(source.files)} annotation files")
+        raise OutputError(f"--fix {out}: must be a folder, because there are {len(source.files)} annotation files")
     names = [path.name for path in source.files]
     if len(set(names)) == len(names):
         return {path: out / path.name for path in source.files}

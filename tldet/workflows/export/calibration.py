@@ -1,4 +1,4 @@
-"""Images for the calibration of int8."""
+"""Calibration images for int8."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ SEED = 0
 
 
 class CalibrationImages:
-    """A sample of images: of the training split, stratified over the classes, or of a folder.
+    """Calibration images: a sample of the training split, stratified by class, or of a folder.
 
     Args:
         state: content of the checkpoint.
         request: ``calibration``, ``images`` and ``calibration_images`` choose the images.
 
     Attributes:
-        source: description of the images.
+        source: origin of the images, for messages and metadata.
 
     Raises:
         DataError: there are no images.
@@ -47,14 +47,14 @@ class CalibrationImages:
             self._take_training_images(Path(request.checkpoint), section, request.calibration_images)
         else:
             raise DataError(
-                f"{request.checkpoint}: int8 needs images for calibration, and its config has no training split; "
-                "give --calibration DIR"
+                f"{request.checkpoint}: int8 needs calibration images, and its config has no training split; "
+                "use --calibration DIR"
             )
 
     def _take_files(self, folder: str, count: int) -> None:
         files = [source.path for source in find_sources([folder])[0] if source.kind == "image"]
         if not files:
-            raise DataError(f"{folder}: int8 needs images for calibration, and it contains none")
+            raise DataError(f"{folder}: contains no images; int8 needs calibration images")
         self._rows: list[Any] = [files[row] for row in np.random.default_rng(SEED).permutation(len(files))[:count]]
         self.source = Path(folder).name
 
@@ -65,19 +65,19 @@ class CalibrationImages:
         try:
             dataset = build_dataset(resized, SEED, tuple(self.state["meta"]["class_names"]), path="data.train")
         except DataError as error:
-            raise DataError(f"{error}; --calibration DIR chooses other images for the calibration of int8") from None
+            raise DataError(f"{error}; to calibrate int8 on other images, use --calibration DIR") from None
         self._dataset = dataset
         row_of = {position: row for row, position in enumerate(dataset.positions.tolist())}
         order = stratified_order(dataset.index, SEED, absent=True).tolist()
         self._rows = [row_of[position] for position in order if position in row_of][:count]
         if not self._rows:
-            raise DataError(f"{checkpoint}: its training split has no images for the calibration of int8")
+            raise DataError(f"{checkpoint}: its training split has no images; int8 needs calibration images")
         self.source = "training split"
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def samples(self, predictor: Predictor) -> Iterator[Sample]:
-        """Read the images, resized as in prediction; of a stratified sample, the first ones are stratified too."""
+        """Read the images, resized as in prediction; any first part of a stratified sample is stratified too."""
         for row in self._rows:
             yield predictor.sample(predictor.open(row)) if self._dataset is None else self._dataset[row]

@@ -1,4 +1,4 @@
-"""Images for the verification of an exported file."""
+"""Images for the verification of an exported file, and for calibration."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from tldet.workflows.export.request import ExportRequest
 from tldet.workflows.training.datasets import AnyDataset
 
 COMPARED = 16  # number of images whose detections are compared
-_WITHOUT = "give --data or --images, or --no-verify"
+_WITHOUT = "use --data or --images, or --no-verify"
 
 
 class ExportData:
-    """A checkpoint and the images for its verification."""
+    """A checkpoint, and the images for calibration and verification."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class ExportData:
         if verify and images is not None and data is None and request.split is None:
             self.files = [source.path for source in find_sources([str(images)])[0] if source.kind == "image"][:COMPARED]
             if not self.files:
-                raise DataError(f"{images}: no image to verify the export on")
+                raise DataError(f"{images}: contains no images to verify the export with")
         elif verify:
             self.dataset = self._dataset(request)
 
@@ -72,7 +72,7 @@ class ExportData:
                 return
 
     def calibration_batches(self) -> Iterator[Batch]:
-        """Yield the images for the calibration of int8, one at a time."""
+        """Yield the calibration images for int8, one at a time."""
         assert self.calibration is not None
         for sample in self.calibration.samples(self._predictor()):
             yield collate([sample])
@@ -82,7 +82,7 @@ class ExportData:
         return Predictor(copy.deepcopy(self.detector), ids, **self.bounds, precision=Precision())
 
     def input_size(self) -> tuple[int, int]:
-        """Return the most frequent padded size (height, width) of the images; without images, that of a wide image."""
+        """Return the most frequent padded size (height, width) of the images; otherwise (short, long) rounded up."""
         if self.dataset is not None:
             counted = Counter(padded_size((int(h), int(w))) for h, w in np.asarray(self.dataset.input_sizes))
             return counted.most_common(1)[0][0]

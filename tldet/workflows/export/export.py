@@ -8,7 +8,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from tldet.exporting.files import OPSET, SUFFIXES, format_model, onnx_model, parts, write_export, write_model
+from tldet.exporting.files import OPSET, SUFFIXES, exported_files, format_model, onnx_model, write_export, write_model
 from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace_graph
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
@@ -53,7 +53,9 @@ def export(request: ExportRequest) -> ExportResult:
     log.info("input %dx%d, format %s, precision %s", *size, request.format, request.precision)
     limit = MAX_DROP[request.precision] if request.max_drop is None else request.max_drop
     _write(result, work, request, options, limit)
-    log.info("saved to %s (%.1f MB)", result.path, sum(file.stat().st_size for file in parts(result.path)) / 1e6)
+    log.info(
+        "saved to %s (%.1f MB)", result.path, sum(file.stat().st_size for file in exported_files(result.path)) / 1e6
+    )
     if work.verify:
         verify(result, work, request, options, limit)
     return result
@@ -118,7 +120,7 @@ def _metadata(work: ExportData, options: GraphOptions, precision: str, before: f
 
 
 def _thresholds(head: Any) -> dict[str, Any]:
-    """Return the thresholds and limits of every part of a head, by the name of the part."""
+    """Return the thresholds and limits of each module of a head, by module name."""
     found = {}
     for name, module in head.named_modules():
         settings = getattr(module, "settings", None)

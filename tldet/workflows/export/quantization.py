@@ -1,4 +1,4 @@
-"""Quantization of a detector to int8 within a largest drop of AP."""
+"""Quantization of a detector to int8 within a maximum drop in AP."""
 
 from __future__ import annotations
 
@@ -24,32 +24,35 @@ from tldet.workflows.export.data import ExportData
 from tldet.workflows.export.request import ExportRequest
 
 log = logging.getLogger(__name__)
-PROBES = 8  # images on which the sensitivity of a part is measured
-LARGEST_DISTANCE = 0.2  # of the detections, if there is no dataset to compute AP on
+SENSITIVITY_IMAGES = 8  # images on which sensitivity is measured
+MAX_DISTANCE = 0.2  # limit of the distance of the detections, without a dataset to compute AP
 
 
 def check_int8(request: ExportRequest) -> None:
-    """Check that int8 is possible.
+    """Check the options for int8.
 
     Raises:
-        ConfigError: the format has no int8, NNCF is missing, or images for calibration are given without int8.
+        ConfigError: int8 is not available for the format or with ``raw``, NNCF is missing, or ``calibration`` is set
+            without int8.
     """
     if request.precision != "int8":
         if request.calibration is not None:
-            raise ConfigError("--calibration: is for --precision int8; export without it")
+            raise ConfigError("--calibration requires --precision int8")
         return
     if request.format not in INT8_FORMATS:
-        raise ConfigError(f"--precision int8: format {request.format} has none; use --format openvino or onnx")
+        raise ConfigError(
+            f"--precision int8 is not available for format {request.format}; use --format openvino or onnx"
+        )
     if request.raw:
-        raise ConfigError("--precision int8: compares detections, which a --raw file does not have; export without it")
+        raise ConfigError("--precision int8 cannot be combined with --raw: the search compares detections")
     load_nncf()
 
 
-class Trials:
-    """Models that are written and loaded to be tried.
+class CandidateFile:
+    """Temporary file that holds one candidate model at a time.
 
     Args:
-        path: file for all of them.
+        path: the file.
         metadata: metadata of the file.
     """
 
@@ -57,7 +60,7 @@ class Trials:
         self.path, self.metadata = path, metadata
 
     def load(self, model: Any) -> ExportedDetector:
-        """Write and load a model."""
+        """Write a model to the file and load it."""
         write_model(model, self.path, self.metadata)
         return load_exported(self.path)
 
@@ -72,23 +75,25 @@ def quantize(
         work: the detector and its images.
         request: number of images and time limit.
         metadata: metadata of the file; its ``AP`` is that of the checkpoint, or None without a dataset.
-        limit: largest allowed drop of AP.
+        limit: maximum allowed drop in AP.
     """
     before = metadata["AP"]
     with tempfile.TemporaryDirectory() as folder:
-        trials = Trials(Path(folder) / f"trial{SUFFIXES[request.format]}", metadata)
-        plain = trials.load(model)
+        candidate = CandidateFile(Path(folder) / f"candidate{SUFFIXES[request.format]}", metadata)
+        plain = candidate.load(model)
         calibration = [_fitted(plain, batch) for batch in work.calibration_batches()]
         assert work.calibration is not None
-        log.info("calibration on %s (%s)", counted(len(calibration), "image"), work.calibration.source)
+        log.info("calibrating on %s (%s)", counted(len(calibration), "image"), work.calibration.source)
         inputs: list[Inputs] = [dict(zip(INPUTS, graph_inputs(batch), strict=True)) for batch in calibration]
-        distance = _Distance(work, trials, calibration[:PROBES])
+        distance = _Distance(work, candidate, calibration[:SENSITIVITY_IMAGES])
         found = search(
             Quantizer(model, work.detector, inputs),
             distance,
-            distance if before is None else lambda model: before - work.average_precision(trials.load(model)),
-            LARGEST_DISTANCE if before is None else limit,
-            SearchOptions(len(inputs), PROBES, 60 * request.minutes),
+            distance if before is None else lambda model: before - work.average_precision(candidate.load(model)),
+            MAX_DISTANCE if before is None else limit,
+            SearchOptions(
+                len(inputs), SENSITIVITY_IMAGES, 60 * request.minutes, "distance" if before is None else "AP drop"
+            ),
         )
     for part, reason in found.kept.items():
         log.info("%s stays in fp32 (%s)", part, reason)
@@ -105,18 +110,18 @@ def quantization_metadata(found: Quantization, work: ExportData) -> dict[str, An
 class _Distance:
     """Distance of a model's detections from those of the checkpoint on some images."""
 
-    def __init__(self, work: ExportData, trials: Trials, batches: Sequence[Batch]) -> None:
-        self.trials, self.batches = trials, batches
+    def __init__(self, work: ExportData, candidate: CandidateFile, batches: Sequence[Batch]) -> None:
+        self.candidate, self.batches = candidate, batches
         with torch.inference_mode():
             self.expected = [work.detector.predict(batch)[0] for batch in batches]
 
     def __call__(self, model: Any) -> float:
-        exported = self.trials.load(model)
+        exported = self.candidate.load(model)
         return detection_distance(self.expected, [exported.predict(batch)[0] for batch in self.batches])
 
 
 def _fitted(exported: ExportedDetector, batch: Batch) -> Batch:
-    """Return an image in the size of the graph, whose detections stay in pixels of the input."""
+    """Return an image at the input size of the graph; detections are in pixels of that input."""
     fitted = exported.fitted(batch)
     fitted.original_sizes = fitted.sizes
     return fitted

@@ -36,18 +36,18 @@ class ExportRequest(Request):
         metadata=described("output format: ONNX, OpenVINO, torch.export (torch) or TensorRT", choices=FORMATS),
     )
     precision: str = option(
-        "precision of backbone, neck and head layers; decoding is always fp32; int8 is for onnx and openvino (default: "
+        "precision of backbone, neck and head layers; decoding is always fp32; int8: onnx and openvino only (default: "
         "fp32)",
         default="fp32",
         choices=EXPORT_PRECISIONS,
     )
     dynamic: str | None = option(
-        "dynamic axes: batch (any number of images), size (any height and width that are multiples of 32), or "
+        "dynamic axes: batch (1 to 1024 images), size (any height and width up to 4096 that are multiples of 32), or "
         "batch,size (default: one image of a fixed size, the most frequent input size of the verification images)",
         metavar="AXES",
         choices=AXES,
     )
-    raw: bool = option("export the raw network outputs, without decoding and without verification", bool)
+    raw: bool = option("export the raw network outputs, without decoding and verification", bool)
     out: str | Path | None = option("output directory (default: that of the checkpoint)", metavar="DIR")
     data: str | Path | None = option(
         "annotation file or dataset folder for verification, as for tldet test (default: test or validation split of "
@@ -64,21 +64,21 @@ class ExportRequest(Request):
     split: str | None = split_option()
     verify: bool = option("do not verify the exported file", bool, default=True)
     max_drop: float | None = option(
-        "largest allowed drop of AP on the scale 0 to 1; a larger drop ends with exit code 1 (default: 0.001 for fp32, "
+        "maximum allowed drop in AP (0 to 1); a larger drop is an error with exit code 1 (default: 0.001 for fp32, "
         "0.003 for fp16, 0.01 for int8)",
         float,
         interval=PROBABILITY,
         metavar="AP",
     )
     calibration: str | Path | None = option(
-        "image directory for the calibration of int8 (default: training split of the checkpoint's config)",
+        "directory of calibration images for int8 (default: training split of the checkpoint's config)",
         metavar="DIR",
     )
     calibration_images: int = option(
-        "number of images for the calibration of int8 (default: 128)", int, default=128, interval=COUNT, metavar="N"
+        "number of calibration images for int8 (default: 128)", int, default=128, interval=COUNT, metavar="N"
     )
     minutes: float = option(
-        "time limit of the search for the parts that stay in fp32 with int8 (default: 30)",
+        "int8: time limit in minutes of the search for parts that must stay in fp32 (default: 30)",
         float,
         default=30.0,
         interval=ABOVE_0,

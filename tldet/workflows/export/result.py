@@ -14,13 +14,13 @@ class ExportResult:
     """Result of an export.
 
     Attributes:
-        path: the file.
-        comparison: comparison of the detections of file and checkpoint; None if not verified.
+        path: the exported file.
+        comparison: comparison of the detections with those of the checkpoint; None if not verified.
         before: AP of the checkpoint; None without a dataset.
         after: AP of the exported file; None without a dataset.
-        passed: False if the file differs from the checkpoint by more than is allowed.
-        reason: reason of a failed verification; empty if it passed.
-        quantization: with int8, the sensitivity of each part and the parts that stay in fp32, with the reason.
+        passed: False if verification, quantization or the check of operators failed.
+        reason: reason for the failure; empty if all passed.
+        quantization: for int8, calibration images, sensitivity of each part, and the reason why a part stays in fp32.
     """
 
     path: Path

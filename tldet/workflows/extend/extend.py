@@ -60,7 +60,9 @@ def extend(request: ExtendRequest) -> ExtendReport:
         if request.resume and resumes(folder, startable=request.checkpoint is not None):
             return _resumed(request, read_run(folder, request.given(), request.overrides(), SCHEMA, _NOTE))
         if request.checkpoint is None:
-            raise TrainingError("give the checkpoint of a detector to extend, or --resume to resume the run in --out")
+            raise TrainingError(
+                "specify the checkpoint of a detector to extend, or --resume to resume the run in --out"
+            )
         refuse_earlier_run(folder)
         path = Path(request.checkpoint)
         _, state = restore(path)

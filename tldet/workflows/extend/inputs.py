@@ -75,7 +75,7 @@ def _user_data(request: ExtendRequest, recipe: Config, written: WrittenSplits) -
     if request.data is None and (request.train is None or request.val is None):
         kind = recipe["data"]["train"]["type"]
         raise DataError(
-            f"the checkpoint was trained on {kind}: give --train and --val (or --data) of this dataset, or --format "
+            f"the checkpoint was trained on {kind}: use --train and --val (or --data) of this dataset, or --format "
             "for annotation files"
         )
     new = with_own_data(recipe, request.paths(), {})["data"]
@@ -117,5 +117,5 @@ def _read_again(section: Mapping[str, Any], written: WrittenSplits) -> Split | N
     try:
         return written.write(section, "original_val")
     except TldetError as error:
-        log.warning("validation data of the original detector cannot be read (%s); give --old-val", error)
+        log.warning("validation data of the original detector cannot be read (%s); use --old-val", error)
         return None

@@ -131,7 +131,7 @@ def _refuse_options(request: FewShotRequest) -> None:
     """
     refuse_controlled(parse_options(request.overrides()), controlled=_OF_BASE)
     options = parse_options(request.shot_options)
-    refuse_controlled(options, "--shot-options", {**CONTROLLED, "schedule.steps": "give --shot-steps"})
+    refuse_controlled(options, "--shot-options", {**CONTROLLED, "schedule.steps": "use --shot-steps"})
     for name in request.variants:
         if conflict := FEWSHOT_VARIANTS[name].undone_by(options):
             raise ConfigError(f"--shot-options {conflict}: variant {name!r} sets this key; leave out one of them")
@@ -148,10 +148,10 @@ def _check_test(setup: Setup) -> None:
     index = AnnotationIndex.load(setup.test.annotations)
     there = {index.class_names[label] for label in np.unique(index.labels[~index.crowd])}
     if missing := [name for name in setup.novel if name not in there]:
-        advice = "give annotations that have some (--val)"
+        advice = "use annotations that have some (--val)"
         if setup.test is not setup.val:  # with a test split, --val is not evaluated
             advice = (
-                "runs are evaluated on the test split; to use a validation split, give --train and --val without --data"
+                "runs are evaluated on the test split; to use a validation split, use --train and --val without --data"
             )
         raise DataError(
             f"{index.path}: has no object of novel class {missing[0]!r}, so its AP cannot be computed; {advice}"

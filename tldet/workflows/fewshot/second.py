@@ -79,7 +79,7 @@ def open_base(path: Path, novel: Sequence[str], base: Sequence[str]) -> dict[str
     state = checkpoint.load_checkpoint(path)
     config, names = state["config"], state["meta"]["class_names"]
     if not config["model"].get("head") or not config["data"].get("train") or not config.get("optimizer"):
-        raise CheckpointError(f"{path}: its config has no training of a detector; give a checkpoint of a tldet run")
+        raise CheckpointError(f"{path}: its config has no training of a detector; use a checkpoint of a tldet run")
     if met := [name for name in novel if name in names]:
         raise CheckpointError(f"{path}: was trained on class {met[0]!r}, which is in --novel")
     if missing := [name for name in base if name not in names]:

@@ -87,7 +87,7 @@ def load_source(name: str) -> DatasetSource:
     """
     if not name.lower().endswith((".yaml", ".yml")):
         if name not in catalog():
-            raise ConfigError(f"{name}: no such dataset; {nearest(name, catalog())}; or give your own YAML file")
+            raise ConfigError(f"{name}: no such dataset; {nearest(name, catalog())}; or use your own YAML file")
         return _source(name, _CATALOG / f"{name}.yaml")
     return _source(Path(name).stem, Path(name))
 

@@ -60,7 +60,7 @@ def merge_results(request: MergeResultsRequest) -> MergedResults:
     """
     paths = OutputPaths.of(request)
     if not paths.given():
-        raise DataError("no output: give --json, --coco, --csv, --parquet or --jsonl")
+        raise DataError("no output: use --json, --coco, --csv, --parquet or --jsonl")
     require_parquet(paths.parquet)
     paths.check([], request.given_results, overwrite=request.overwrite)
     paths.make_folders()

@@ -138,7 +138,7 @@ def _refuse(request: PredictRequest, paths: OutputPaths, shard: Shard) -> None:
     if shard.count > 1 and merged:
         source = f" (from {shard.origin})" if shard.origin else ""
         raise ConfigError(
-            f"--{merged[0]}: shard {shard}{source} contains only part of the results; give --jsonl, and merge the "
+            f"--{merged[0]}: shard {shard}{source} contains only part of the results; use --jsonl, and merge the "
             "shards with tldet merge-results (--shard 1/1 predicts on all inputs)"
         )
 

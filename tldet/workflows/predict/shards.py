@@ -76,6 +76,6 @@ def _is_batch_script(environment: Mapping[str, str]) -> bool:
 def _launched(rank: str, size: str, environment: Mapping[str, str], local: str) -> Shard:
     values = [environment[rank], environment[size]]
     if not all(value.isascii() and value.isdecimal() for value in values) or not int(values[0]) < int(values[1]):
-        raise ConfigError(f"{rank}={values[0]} and {size}={values[1]} are not a shard; give --shard, or unset them")
+        raise ConfigError(f"{rank}={values[0]} and {size}={values[1]} are not a shard; use --shard, or unset them")
     on_machine = int(local) if local.isascii() and local.isdecimal() else 0
     return Shard(int(values[0]) + 1, int(values[1]), on_machine, f"{rank}, {size}")

@@ -35,7 +35,7 @@ def images_section(found: Analysis, read: Reader, most: int) -> Section:
     images = gallery_images(found, ranks, read)
     text = f"The {counted(len(ranks), 'image')} with the most errors. Left: ground truth. Right: detections."
     without = sum(not one.source for one in images)
-    more = [f"{counted(without, 'image')} not found, shown as boxes only (give --images)."] if without else []
+    more = [f"{counted(without, 'image')} not found, shown as boxes only (use --images)."] if without else []
     meanings = {name: MEANINGS[name] for name in TYPES}
     html = gallery(images, found.truth.class_names, meanings, round(found.threshold, 2))
     return Section("Images", [text, *more], html=html)

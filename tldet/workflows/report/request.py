@@ -61,7 +61,7 @@ class ReportRequest(ReportOptions):
         default=None,
         kw_only=False,
         metadata=described(
-            "a tldet checkpoint, an exported detector or a run directory (or give --gt and --dt)",
+            "a tldet checkpoint, an exported detector or a run directory (or use --gt and --dt)",
             metavar="CKPT",
             positional=True,
         ),
@@ -83,7 +83,7 @@ class ReportRequest(ReportOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.checkpoint is None) == (self.dt is None):
-            raise ConfigError("give a checkpoint, or --gt and --dt")
+            raise ConfigError("specify a checkpoint, or --gt and --dt")
         if (self.gt is None) != (self.dt is None):
             raise ConfigError("--gt and --dt must be given together; for a checkpoint, use --data")
         if self.dt is not None and (self.save_thresholds or self.save_temperature):
@@ -110,4 +110,4 @@ class CompareRequest(ReportOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.detectors, (str, Path)) or len(self.detectors) < 2:
-            raise ConfigError("give at least two detectors to compare")
+            raise ConfigError("specify at least two detectors to compare")

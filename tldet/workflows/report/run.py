@@ -85,7 +85,9 @@ def _about(outline: Mapping[str, Any]) -> list[Section]:
     sections.append(Section("Data", [f"Classes: {classes}"], [Table("data", "Datasets", columns, rows)]))
     facts = {**_flat(meta.get("versions") or {}), "initial weights": str(meta.get("weights_source", "unknown"))}
     facts |= {name: str(value) for name, value in _flat(meta.get("trained") or {}).items() if name != "result"}
-    environment = Table("environment", "", ("name", "value"), [[name, str(value)] for name, value in facts.items()])
+    environment = Table(
+        "environment", "Environment", ("name", "value"), [[name, str(value)] for name, value in facts.items()]
+    )
     sections.append(Section("Environment", tables=[environment]))
     text = f"<details><summary>config</summary><pre>{escape(_outline(config))}</pre></details>"
     return [*sections, Section("Configuration", html=text)]

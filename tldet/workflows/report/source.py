@@ -66,7 +66,7 @@ def of_checkpoint(path: str | Path, request: ReportOptions) -> DetectionSource:
     run = Path(path) if is_folder(path) else None
     checkpoint = Path(path) if run is None else run / BEST_NAME
     if run is not None and not checkpoint.is_file():
-        raise CheckpointError(f"{run}: contains no {BEST_NAME}; give the path of a checkpoint")
+        raise CheckpointError(f"{run}: contains no {BEST_NAME}; use the path of a checkpoint")
     found = detect(
         TestRequest(
             checkpoint,

@@ -129,11 +129,11 @@ def _source(request: SplitRequest) -> Split:
         return annotation_split(data, images, options)
     files = AnnotationFiles.find(data).needed()
     if unusable := next((one for one in files if not one.usable), None):
-        raise DataError(f"{unusable.path}: {unusable.content.problem}; repair or remove it, or give one file to split")
+        raise DataError(f"{unusable.path}: {unusable.content.problem}; repair or remove it, or split one file")
     usable = [one.path for one in files]
     if len(usable) != 1:
         named = ", ".join(str(path.relative_to(data)) for path in usable) or "no annotation file"
-        raise DataError(f"{data}: contains {named}; give one file to split, or merge them with tldet merge")
+        raise DataError(f"{data}: contains {named}; split one file, or merge them with tldet merge")
     return Split(usable[0], images or find_images(usable[0], data))
 
 
@@ -169,7 +169,7 @@ def _divided(
 def _copies(paths: Sequence[Path], progress: Progress) -> list[Pair]:
     found = read_thumbnails(paths, lambda rows: progress.track(rows, description="reading images"))
     if len(found.usable) and not found.usable.any():
-        raise DataError(f"{paths[0]}: none of {counted(len(paths), 'image')} can be read; give --images")
+        raise DataError(f"{paths[0]}: none of {counted(len(paths), 'image')} can be read; use --images")
     return find_pairs(found, lambda rows: progress.track(rows, description="comparing images"))
 
 

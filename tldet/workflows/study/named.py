@@ -48,7 +48,7 @@ def named_variants(texts: Sequence[str], model: str) -> dict[str, Variant]:
         if other := next((one for one, it in variants.items() if one != name and it == variants[name]), None):
             raise ConfigError(f"{text!r} has the same settings as variant {other!r}; remove one of them")
     if len(variants) < 2:
-        raise ConfigError(f"study variants {' '.join(texts)}: give two or more variants to compare")
+        raise ConfigError(f"study variants {' '.join(texts)}: specify two or more variants to compare")
     _refuse_other_tasks({name: str(variant.call.get("model", model)) for name, variant in variants.items()})
     return variants
 
@@ -138,7 +138,7 @@ def _refuse_other_tasks(models: Mapping[str, str]) -> None:
     first = next(iter(models))
     for name, recipe in recipes.items():
         if models[name] != models[first] and has_own_data(recipe):
-            raise ConfigError(f"variant {name}: recipe {models[name]} has its own dataset; give it as --model")
+            raise ConfigError(f"variant {name}: recipe {models[name]} has its own dataset; use it as --model")
         if masks[name] != masks[first]:
             one, other = (first, name) if masks[name] else (name, first)
             raise ConfigError(f"variants {one} and {other}: box AP and mask AP cannot be compared")

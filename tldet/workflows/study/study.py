@@ -53,7 +53,7 @@ def study_backbones(request: BackboneStudyRequest) -> StudyReport:
     """Compare backbones in one recipe; see :func:`study_transfer` for errors."""
     names = request.variants
     if len(names) < 2:
-        raise ConfigError(f"study backbones {' '.join(names)}: give two or more backbones to compare")
+        raise ConfigError(f"study backbones {' '.join(names)}: specify two or more backbones to compare")
     return _study("backbones", request, backbone_variants(names, request.model))
 
 

@@ -14,17 +14,17 @@ from tldet.workflows.training.initial_weights import refuse_scratch_options
 from tldet.workflows.training.recipes import load_recipe
 
 CONTROLLED = {
-    "training.seed": "give --seeds",
-    "data.train.annotations": "give --train",
-    "data.val.annotations": "give --val",
-    "data.train.images": "give --images",
-    "data.val.images": "give --images",
+    "training.seed": "use --seeds",
+    "data.train.annotations": "use --train",
+    "data.val.annotations": "use --val",
+    "data.train.images": "use --images",
+    "data.val.images": "use --images",
     "data.train.subset": "leave it out (a study takes --fractions)",
-    "data.train.on_bad_image": "give --on-bad-image",
-    "data.val.on_bad_image": "give --on-bad-image",
-    "schedule.epochs": "give --epochs",
-    "schedule.steps": "give --steps",
-    "schedule.minutes": "give --minutes",
+    "data.train.on_bad_image": "use --on-bad-image",
+    "data.val.on_bad_image": "use --on-bad-image",
+    "schedule.epochs": "use --epochs",
+    "schedule.steps": "use --steps",
+    "schedule.minutes": "use --minutes",
     "training.validate_every": "runs are evaluated once, at the end",
 }
 REFERENCE = "finetuned"  # variant that all others are compared with

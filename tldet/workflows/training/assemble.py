@@ -52,7 +52,7 @@ class Run:
         initial: source of the initial weights.
         request: provides console and callbacks.
         collate: builds a batch from samples.
-        summary: a line on each split.
+        summary: a line about each split.
     """
 
     config: Config

@@ -118,7 +118,7 @@ def _given_size(text: str) -> tuple[int, int, str]:
     long = int(found[2]) if found and found[2] else round(short * LONGEST_R50 / 800)
     if not 32 <= short <= long <= LARGEST_SIDE:
         raise ConfigError(
-            f"--input-size {text}: give SHORT or SHORTxLONG in pixels, such as 320 or 320x512, between 32 and "
+            f"--input-size {text}: must be SHORT or SHORTxLONG in pixels, such as 320 or 320x512, between 32 and "
             f"{LARGEST_SIDE}"
         )
     return short, long, f"input size {short}x{long} (user-specified)"

@@ -67,7 +67,7 @@ def _new_config(request: PretrainRequest) -> Config:
     refuse_earlier_run(request.folder)
     source = _generate() if request.demo else request.data
     if source is None:
-        raise DataError("give --data DIR with train/CLASS/*.jpg, or --demo")
+        raise DataError("use --data DIR with train/CLASS/*.jpg, or --demo")
     config = _filled(Path(source), request)
     return final_config(
         {**config, "model": _with_backbone(config["model"], request.network)}, request.overrides(), RECIPE

@@ -109,7 +109,7 @@ def refuse_other_arguments(folder: Path, given: Mapping[str, object]) -> None:
     ]
     if changed:
         raise TrainingError(
-            f"--resume resumes the run in {folder}, which was started with other arguments: {', '.join(changed)}. "
+            f"--resume continues the run in {folder}, which was started with other arguments: {', '.join(changed)}. "
             "Leave these out, change the config by --cfg-options, such as schedule.steps=2000, or choose another --out"
         )
 

@@ -142,7 +142,7 @@ def resumes(folder: Path, *, startable: bool) -> bool:
     if checkpoint.steps_in(folder):
         return True
     if not startable and not (folder / CONFIG_NAME).is_file():
-        raise TrainingError(f"nothing to resume: {folder} contains no run; to start one, give --data")
+        raise TrainingError(f"nothing to resume: {folder} contains no run; to start one, use --data")
     start_over(folder)
     return not startable
 

@@ -122,7 +122,7 @@ def checked_settings(config: Config, schema: Mapping[str, ComponentType] = SCHEM
     if settings.schedule.minutes is not None and settings.freeze.unfreezes:
         raise ConfigError(
             "freeze: with gradual unfreezing, later steps are slower than the first ones, from which schedule.minutes "
-            "is converted to steps; give the length in epochs or steps"
+            "is converted to steps; specify the length in epochs or steps"
         )
     return settings
 

@@ -1,4 +1,4 @@
-"""``status.json`` of a run: length, data, warnings, AP by class and end, which ``tldet watch`` shows."""
+"""``status.json`` of a run, for ``tldet watch``: steps, data, warnings, AP by class and reason for the end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Classes(msgspec.Struct):
 
 
 class _Status(msgspec.Struct):
-    """Values of the file; all of them may be missing."""
+    """Values of the file; all are optional."""
 
     warnings: list[str] | UnsetType = UNSET
     end: str | UnsetType | None = UNSET
@@ -75,7 +75,7 @@ class RunStatus(logging.Handler):
         logging.getLogger("tldet").removeHandler(self)
         if not isinstance(error, Exception) or not self.begun:
             return
-        from tldet import checkpoint  # reading a status needs no torch
+        from tldet import checkpoint  # imported here: reading a status needs no torch
 
         if checkpoint.steps_in(self.path.parent):
             self._write(end=f"error: {str(error).partition(chr(10))[0] or type(error).__name__}")
@@ -92,12 +92,12 @@ class RunStatus(logging.Handler):
             self._write()
 
     def follow(self, trainer: Trainer, data: Sequence[str], validation: object) -> None:
-        """Begin to follow a run.
+        """Start to record a run.
 
         Args:
             trainer: the trainer.
-            data: a line on each split.
-            validation: has a ``result`` with ``per_class`` after an evaluation of a detector.
+            data: a line about each split.
+            validation: the validation; for a detector, its ``result`` has ``per_class`` after each evaluation.
         """
         trainer.hooks.insert(0, self)
         self.validation = validation
@@ -119,7 +119,7 @@ class RunStatus(logging.Handler):
         )
 
     def after_train_iter(self, runner: Trainer, **_: Any) -> None:
-        """Write the number of steps once the time of a step is known."""
+        """Write the number of steps when it becomes known from the time per step."""
         if self.values["total_steps"] != runner.state.total:
             self._write(total_steps=runner.state.total)
 
@@ -131,7 +131,7 @@ class RunStatus(logging.Handler):
         self._write(last=last, **best)
 
     def after_run(self, runner: Trainer) -> None:
-        """Write the reason of the end."""
+        """Write the reason for the end of the run."""
         self._write(end=runner.end() or "interrupted")
 
     def _write(self, **values: Any) -> None:

@@ -17,9 +17,9 @@ from tldet.system.inputs import exists, is_folder, read_file
 from tldet.system.locks import in_use
 from tldet.workflows.training.status import STATUS_NAME, read_status
 
-_FILES = (LOG_NAME, STATUS_NAME, "config.py")  # in the folder of a run that has begun
+_FILES = (LOG_NAME, STATUS_NAME, "config.py")  # at least one is in the folder of a run that has started
 _RECENT = 10  # training records that determine the speed
-_NAMED = 5  # runs listed in a message
+_LISTED = 5  # runs listed in a message
 _STALE = 600.0  # seconds without a new record, after which a run on another machine may have ended
 _ENDS = {"finished": "finished", "interrupted": "stopped; --resume continues the run"}
 
@@ -31,7 +31,7 @@ class RunState:
     Attributes:
         folder: folder of the run.
         records: records of its log.
-        problem: problem with a damaged line of the log; "" without one.
+        problem: description of a damaged line of the log; empty without one.
         status: content of ``status.json``; {} if there is none.
         active: True if a process uses the folder; None (unknown) for a run on another machine.
         age: seconds since the last write to the log.
@@ -80,8 +80,8 @@ class RunState:
         if self.active:
             return "being resumed, or writing its report"
         if self.active is None and not end:
-            where = f"on {self.status.get('host')}, last log record {duration(self.age)} ago"
-            return f"running {where}" if self.age < _STALE else f"probably not running: {where}"
+            source = f"host {self.status.get('host')}, last log record {duration(self.age)} ago"
+            return f"running ({source})" if self.age < _STALE else f"probably not running ({source})"
         if end:
             return _ENDS.get(end, end if end.startswith("error") else f"ended early: {end}")
         if not self.status:
@@ -114,12 +114,12 @@ def read_run_state(folder: Path) -> RunState:
         DataError: the folder does not exist, or is not the output directory of a run.
     """
     if not is_folder(folder):
-        what = "is a file; give its folder" if exists(folder) else "no such folder"
+        what = "is a file; use its folder" if exists(folder) else "no such folder"
         raise DataError(f"{folder}: {what}")
     active: bool | None = in_use(folder)
     if not active and not any(exists(folder / name) for name in _FILES):
         inside = sorted(path.parent for pattern in ("*", "runs/*") for path in folder.glob(f"{pattern}/{LOG_NAME}"))
-        runs = ", ".join(str(path) for path in inside[:_NAMED]) + (", ..." if len(inside) > _NAMED else "")
+        runs = ", ".join(str(path) for path in inside[:_LISTED]) + (", ..." if len(inside) > _LISTED else "")
         advice = f"; it contains the runs {runs}" if inside else ""
         raise DataError(f"{folder}: is not the folder of a run (no {LOG_NAME}){advice}")
     log, status = folder / LOG_NAME, read_status(folder / STATUS_NAME)

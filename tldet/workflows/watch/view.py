@@ -1,4 +1,4 @@
-"""State of a run as lines of text."""
+"""View of a run as lines of text."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tldet.workflows.watch.run_state import RunState
 _WIDE = 90  # characters of a terminal with two plots side by side
 _PLOT = 8  # lines of a plot
 _GAP = 3  # characters between plots
-_VALIDATIONS, _WARNINGS = 5, 3  # shown
-_CLASSES = 12  # shown; if there are more, the best and the worst ones
+_VALIDATIONS, _WARNINGS = 5, 3  # numbers shown
+_CLASSES = 12  # shown; of more classes, the best and the worst
 _METRICS = ("AP", "AP50", "AP75", "bbox_AP", "top1", "top5", "val_loss")
 
 
@@ -61,10 +61,10 @@ def _plots(run: RunState, width: int, blocks: bool) -> list[str]:
     metric = next((name for name in _METRICS if any(name in one for one in run.validations)), None)
     values = [(one["step"], one[metric]) for one in run.validations if metric and one.get(metric) is not None]
     both = [("loss", loss), (metric or "", [pair for pair in values if pair[1] >= 0])]
-    there = [(name, points) for name, points in both if len(points) > 1]
-    side = (width - _GAP) // 2 if width >= _WIDE and len(there) > 1 else width
+    shown = [(name, points) for name, points in both if len(points) > 1]
+    side = (width - _GAP) // 2 if width >= _WIDE and len(shown) > 1 else width
     blocks_of_text = []
-    for name, points in there:
+    for name, points in shown:
         plot = text_plot(*zip(*points, strict=True), width=side, height=_PLOT, blocks=blocks)
         blocks_of_text.append([f"{name} by training step", *plot])
     if side == width or len(blocks_of_text) < 2:

@@ -1,4 +1,4 @@
-"""Positions of labels on images, with little overlap.
+"""Placement of labels on images with little overlap.
 
 Letters in shapes: N labels, C candidate positions per label, S positions, B boxes.
 """
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 _Boxes = NDArray[np.float32]
 ON_LABEL, ON_BOX, ON_EDGE = 30.0, 1.0, 0.5  # cost of covering labels, boxes, and edges of boxes
 PREFERENCE = 0.02  # additional cost of each further candidate position
-# The positions: x is one of (left edge, ending at the right edge, beside on the right, on the left),
-# y one of (above, below, inside at the top, inside at the bottom, one line higher).
+# Candidate positions. x: aligned with the left or right edge of the box, right of the box, left of the box;
+# y: above, below, inside at the top, inside at the bottom, above with a line between.
 _COLUMNS = [0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 0]
 ROWS = [0, 0, 1, 1, 2, 2, 3, 3, 2, 2, 3, 3, 4]
 

@@ -20,7 +20,7 @@ from tldet.data.split_names import SPLIT_NAMES
 from tldet.errors import DataError
 from tldet.structures import rle
 
-_OPTIONS = dict.fromkeys((*SPLIT_NAMES, "unclear"), "give the annotation file instead of the folder")
+_OPTIONS = dict.fromkeys((*SPLIT_NAMES, "unclear"), "use the annotation file instead of the folder")
 
 
 def _find(tree: Tree) -> list[Path]:

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.quality.request import QualityRequest
 from tests.docs.pages import PAGES, ROOT, Block, blocks, known_keys, name_of, spans
 from tldet.cli.main import build_parser, main
 from tldet.cli.parser import Parser
 from tldet.runtime.command import command_parser
+from tldet.workflows.options import flag
+from tldet.workflows.requests import options
 
 KEY = re.compile(r"^(?:model|data|optimizer|schedule|training|evaluation|freeze|l2_sp|class_match|distill)\.[\w.]+")
 FILES = re.compile(r"\.(?:py|pt|md|json|jsonl|csv|yaml)$|\.\.")  # data.yaml is no key
@@ -78,6 +81,7 @@ def test_inline_commands_name_options_that_exist(page: Path, parser: Parser) -> 
 def test_options_in_text_exist(page: Path, parser: Parser) -> None:
     known = {option for leaf in (*parser.leaves(), command_parser()) for option in leaf._option_string_actions}
     known |= {"--standalone", "--nproc-per-node", "--no-python", "--strict"}  # of torchrun and mypy
+    known |= {flag(name) for name in options(QualityRequest)}  # of python -m benchmarks quality
     for span in spans(page):
         if span.startswith("--"):
             option = span.split()[0].partition("=")[0]

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from tldet.data.digit_scenes import deformed, draw_crop, draw_scene, load_photos, load_stamps, paste, random_background
-from tldet.data.generated import finish_folder, prepare_folder, write_image, write_scenes
+from tldet.data.generated import finish_folder, prepare_folder, write_jpeg, write_scenes
 from tldet.errors import DataError
 from tldet.structures.image import ImageArray
 
@@ -82,7 +82,7 @@ def generate_crops(out: str | Path, *, train: int = 6000, val: int = 500, seed: 
             stamp = deformed(stamps[int(random.integers(len(stamps)))], random)
             folder = out / split / str(stamp.label)
             folder.mkdir(parents=True, exist_ok=True)
-            write_image(folder / f"{one:05d}.jpg", draw_crop(stamp, photos, random, side))
+            write_jpeg(folder / f"{one:05d}.jpg", draw_crop(stamp, photos, random, side))
     finish_folder(out, settings)
     return out
 

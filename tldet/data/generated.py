@@ -57,7 +57,7 @@ def write_scenes(folder: Path, scenes: Iterable[Scene], class_names: Sequence[st
     annotations: list[dict[str, Any]] = []
     for number, (image, objects) in enumerate(scenes, 1):
         name = f"{number:05d}.jpg"
-        write_image(folder / name, image)
+        write_jpeg(folder / name, image)
         images.append({"id": number, "file_name": name, "width": image.shape[1], "height": image.shape[0]})
         for label, mask in objects:
             record = _record(mask, label)
@@ -67,7 +67,7 @@ def write_scenes(folder: Path, scenes: Iterable[Scene], class_names: Sequence[st
     write_json(folder / ANNOTATIONS_NAME, whole)
 
 
-def write_image(path: Path, image: ImageArray) -> None:
+def write_jpeg(path: Path, image: ImageArray) -> None:
     """Write an RGB image as JPEG."""
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 90])
     write_bytes(path, encoded.tobytes(), sync=False)

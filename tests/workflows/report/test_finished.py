@@ -16,7 +16,7 @@ from rich.console import Console
 from tldet.cli.main import main
 from tldet.data.dataset import CocoDataset
 from tldet.data.settings import LoaderSettings
-from tldet.errors import DataError
+from tldet.errors import ConfigError, DataError
 from tldet.structures import rle
 from tldet.structures.detections import Detections
 from tldet.workflows.report import finished
@@ -110,7 +110,7 @@ def test_a_failing_report_is_one_warning(
     best.after_val(trainer(6, 6))
 
     def fails(*_: Any) -> Any:
-        raise DataError("img.jpg: cannot be read\nsecond line")
+        raise ConfigError("img.jpg: cannot be read\nsecond line")
 
     monkeypatch.setattr(finished, "analyze", fails)
     assert told(copy, best) == ""

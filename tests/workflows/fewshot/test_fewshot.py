@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tldet import checkpoint
+from tldet.engine import loop
 from tldet.engine.trainer import Trainer
 from tldet.errors import CheckpointError, TrainingError
 from tldet.workflows.fewshot.fewshot import fewshot
@@ -87,19 +88,19 @@ def test_the_numbers_are_those_of_the_last_checkpoint_on_the_test_split(out: Pat
 def test_finished_runs_are_kept_and_an_interrupted_run_resumes(
     out: Path, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, step = json.loads((out / "fewshot.json").read_text()), Trainer._step
+    before, step = json.loads((out / "fewshot.json").read_text()), loop._step
     steps: list[str] = []
 
-    def interrupted(self: Trainer, *given: Any) -> bool:
-        steps.append(self.work_dir.name)
+    def interrupted(run: Trainer, *given: Any) -> bool:
+        steps.append(run.work_dir.name)
         os.kill(os.getpid(), signal.SIGINT)
-        return step(self, *given)
+        return step(run, *given)
 
-    monkeypatch.setattr(Trainer, "_step", interrupted)
+    monkeypatch.setattr(loop, "_step", interrupted)
     with pytest.raises(KeyboardInterrupt, match="the same command resumes"):
         experiment(digits, out, variants=("tfa", "full"), seeds=(0, 1))
     assert steps == ["tfa_shots1_seed1"], "the base and seed 0 were done"
-    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(loop, "_step", step)
     after = experiment(digits, out, variants=("tfa",), seeds=(0, 1))
     assert after.runs[0] == before["runs"][0]
     assert after.settings()[0]["seeds"] == [0, 1]

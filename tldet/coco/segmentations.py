@@ -147,6 +147,33 @@ def _derive_boxes(
     return boxes
 
 
+def checked_rows(
+    raw: NDArray[np.uint8], spans: NDArray[np.int64], file_rows: NDArray[np.int64], sizes: NDArray[np.int32]
+) -> Iterator[tuple[int, Any, int, str | None]]:
+    """Check the segmentations that need parsing.
+
+    Args:
+        raw: JSON texts of all F segmentations of a file, concatenated.
+        spans: (F + 1,) int64 start of each text in ``raw``, and the end.
+        file_rows: (A,) int64, position of each object in the file.
+        sizes: (A, 2) int32 height and width of each object's image.
+
+    Yields:
+        row of the object, its segmentation without polygons of fewer than three points, the number of these, and the
+        problem of the segmentation, or None.
+    """
+    rows = np.full(len(spans) - 1, -1)
+    rows[file_rows] = np.arange(len(file_rows))
+    for place in odd_rows(raw, spans):
+        if (row := int(rows[place])) < 0:
+            continue
+        text = raw[spans[place] : spans[place + 1]].tobytes()
+        size = (int(sizes[row, 0]), int(sizes[row, 1]))
+        if not is_rle_of(text, size):
+            kept, dropped = drop_degenerate(parse_segmentation(text))
+            yield row, kept, dropped, None if kept is None else rle.segmentation_problem(kept, size)
+
+
 def odd_rows(raw: NDArray[np.uint8], spans: NDArray[np.int64]) -> Iterator[int]:
     """Find segmentations that need parsing: neither null, empty, nor only polygons of at least three points.
 

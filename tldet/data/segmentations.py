@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.coco import segmentations
 from tldet.coco.checks import NAMED
+from tldet.coco.segmentations import checked_rows
 from tldet.data.index import AnnotationIndex
 from tldet.data.masks import MaskPixels, decode_mask
 from tldet.errors import DataError
-from tldet.structures import rle
 from tldet.structures.image import Size
 from tldet.text import counted
 
@@ -64,17 +63,10 @@ def without_degenerate(index: AnnotationIndex) -> dict[int, Any]:
     Raises:
         DataError: a segmentation is neither polygons nor an RLE; the message names its annotation.
     """
-    images = np.repeat(np.arange(len(index)), np.diff(index.offsets))
+    sizes = np.repeat(index.sizes, np.diff(index.offsets), axis=0)
     changed: dict[int, Any] = {}
-    rows = np.full(len(index.spans), -1)
-    rows[index.file_rows] = np.arange(len(index.file_rows))
-    odd = rows[list(segmentations.odd_rows(index.raw, index.spans))]
-    for row in odd[odd >= 0].tolist():
-        height, width = index.sizes[images[row]].tolist()
-        if segmentations.is_rle_of(index.segmentation_text(row), (height, width)):
-            continue
-        kept, dropped = segmentations.drop_degenerate(index.segmentation(row))
-        if kept is not None and (problem := rle.segmentation_problem(kept, (height, width))):
+    for row, kept, dropped, problem in checked_rows(index.raw, index.spans, index.file_rows, sizes):
+        if problem:
             raise DataError(f"{index.path}: annotation id {index.annotation_ids[row]} {problem}")
         if dropped:
             changed[row] = kept

@@ -16,6 +16,7 @@ from tldet.coco.partial_labels import labeled_table
 from tldet.coco.raw import Record, record_texts, record_values
 from tldet.coco.reader import Coco, read_coco
 from tldet.coco.records import read_json_text
+from tldet.coco.segmentations import checked_rows
 from tldet.coco.text import top_level
 from tldet.data.file_names import require_images, resolve_names
 from tldet.data.layouts import Split
@@ -102,9 +103,10 @@ def read_merge_source(split: Split) -> MergeSource:
         DataError: the file is invalid; the message names it and the id of the annotation, image or category.
     """
     path = split.annotations
-    coco = read_coco(path)
+    coco = read_coco(path, segmentations=True)
     training_fields(str(path), coco.images, coco.categories)
     found, kept = coco.objects, {category.id for category in coco.categories}
+    _check_segmentations(path, coco)
     texts = top_level(read_json_text(path), str(path))
     objects = record_texts(path, texts, "annotations")
     return MergeSource(
@@ -128,6 +130,14 @@ def read_merge_source(split: Split) -> MergeSource:
         left_out=tuple(key for key in texts if key not in _KNOWN),
         notes=coco.notes,
     )
+
+
+def _check_segmentations(path: Path, coco: Coco) -> None:
+    found = coco.objects
+    sizes = np.array([(image.height, image.width) for image in coco.images], np.int32)[found.positions]
+    for row, _, _, problem in checked_rows(np.frombuffer(found.text, np.uint8), found.spans, found.rows, sizes):
+        if problem:
+            raise DataError(f"{path}: annotation id {found.ids[row]} {problem}")
 
 
 def _is_id(value: Any) -> bool:

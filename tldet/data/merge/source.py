@@ -106,7 +106,8 @@ def read_merge_source(split: Split) -> MergeSource:
     coco = read_coco(path, segmentations=True)
     training_fields(str(path), coco.images, coco.categories)
     found, kept = coco.objects, {category.id for category in coco.categories}
-    _check_segmentations(path, coco)
+    sizes = np.array([(image.height, image.width) for image in coco.images], np.int32)
+    _check_segmentations(path, coco, sizes)
     texts = top_level(read_json_text(path), str(path))
     objects = record_texts(path, texts, "annotations")
     return MergeSource(
@@ -116,7 +117,7 @@ def read_merge_source(split: Split) -> MergeSource:
         images=record_texts(path, texts, "images"),
         file_names=[str(image.file_name) for image in coco.images],
         image_ids=np.array([image.id for image in coco.images], np.int64),
-        sizes=np.array([(image.height, image.width) for image in coco.images], np.int32),
+        sizes=sizes,
         labeled=_labeled(path, coco),
         objects=objects if len(found.rows) == len(objects) else [objects[row] for row in found.rows.tolist()],
         annotation_ids=found.ids,
@@ -132,10 +133,10 @@ def read_merge_source(split: Split) -> MergeSource:
     )
 
 
-def _check_segmentations(path: Path, coco: Coco) -> None:
+def _check_segmentations(path: Path, coco: Coco, sizes: NDArray[np.int32]) -> None:
     found = coco.objects
-    sizes = np.array([(image.height, image.width) for image in coco.images], np.int32)[found.positions]
-    for row, _, _, problem in checked_rows(np.frombuffer(found.text, np.uint8), found.spans, found.rows, sizes):
+    text = np.frombuffer(found.text, np.uint8)
+    for row, _, _, problem in checked_rows(text, found.spans, found.rows, sizes[found.positions]):
         if problem:
             raise DataError(f"{path}: annotation id {found.ids[row]} {problem}")
 

@@ -122,6 +122,12 @@ def test_parity_of_raw_outputs(pair: Pair) -> None:
 
 
 def test_parity_of_detections(pair: Pair) -> None:
+    """Without oneDNN: its rounding depends on processor and memory layout, and adds up to 1.1e-4 in a score."""
+    with torch.backends.mkldnn.flags(enabled=False):
+        check_detections(pair)
+
+
+def check_detections(pair: Pair) -> None:
     images, _ = inputs()
     original = (SIZE[0] * 3 // 2, SIZE[1] * 2)  # boxes and masks are carried to another size
     with torch.no_grad():
@@ -133,7 +139,7 @@ def test_parity_of_detections(pair: Pair) -> None:
         # Scores equal to the last bits may change places, so each of theirs must find its own among ours.
         same = (b.labels + 1)[:, None] == a["labels"][None]
         near = torch.cdist(b.boxes, a["boxes"], p=float("inf")) < 0.02
-        alike = same & near & torch.isclose(b.scores[:, None], a["scores"][None], atol=1e-4, rtol=1e-4)
+        alike = same & near & ((b.scores[:, None] - a["scores"][None]).abs() < 1e-4)
         assert alike.any(0).all()
         if pair.masks:
             mine = b.dense_masks()

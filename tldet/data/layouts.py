@@ -156,10 +156,7 @@ class AnnotationFiles:
         return self._named("test")
 
     def needed(self) -> list[Candidate]:
-        """Return the usable files, and the unusable ones that must not be left out without a message.
-
-        These are damaged files, and training and validation files without a usable file of the same split.
-        """
+        """Return the usable and the damaged files, and train and val files without a usable file of their split."""
         replaced = {one.split for one in self.candidates if one.usable}
         own = {"train", "val"} - replaced
         return [one for one in self.candidates if one.usable or one.content.damaged or one.split in own]

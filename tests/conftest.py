@@ -8,6 +8,9 @@ import pytest
 
 from tests.slow_tests import is_slow
 
+if os.environ.get("TLDET_TEST_DEVICE", "cpu") == "cpu":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # a GPU would change what "auto" chooses, in commands of the tests too
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:

@@ -8,7 +8,6 @@ Roboflow's unused supercategory entry is dropped. :attr:`Coco.notes` counts all 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
@@ -21,7 +20,7 @@ from tldet.coco import checks
 from tldet.coco.checks import require_coco_boxes
 from tldet.coco.document import DocumentReader
 from tldet.coco.ids import NO_ID, ODD_ID, renumber_annotations
-from tldet.coco.records import Annotation, Category, CocoSource, Image
+from tldet.coco.records import Annotation, Category, CocoSource, Image, drop_unused
 from tldet.coco.segmentations import derive_missing_boxes
 from tldet.coco.variants import NO_FLAG
 from tldet.errors import DataError
@@ -143,21 +142,6 @@ def read_coco(
         notes.append("has no 'annotations' list; all images count as images without objects")
     notes += require_coco_boxes(name, "boxes", objects.boxes, sizes[objects.positions], objects.areas)
     return Coco(reader.images, categories, unused, objects, tuple(notes))
-
-
-def drop_unused(categories: Sequence[Category], used: NDArray[np.int64]) -> tuple[list[Category], Category | None]:
-    """Drop Roboflow's entry for the supercategory: unused, and the supercategory of all other categories.
-
-    Returns:
-        The remaining categories, and the dropped one or None.
-    """
-    parents = Counter(c.supercategory for c in categories if isinstance(c.supercategory, str))
-    for one in categories:
-        root = one.supercategory in ("none", "", None) and one.name is not None
-        children = parents[one.name or ""] - (one.supercategory == one.name) if root else 0
-        if root and 0 < children == len(categories) - 1 and not (used == one.id).any():
-            return [other for other in categories if other is not one], one
-    return list(categories), None
 
 
 class _Columns(NamedTuple):

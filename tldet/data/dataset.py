@@ -231,9 +231,8 @@ class CocoDataset(SampleDataset):
         if self.index.labeled is None:
             return
         some = int((~self.index.labeled[self.positions].all(1)).sum())
-        effect = "the other classes are ignored there" if self.partial else "treated as fully annotated (partial=False)"
-        text = "%s: %d of %d images are annotated for some classes only; %s"
-        log.info(text, self.index.path, some, len(self), effect)
+        rest = "the other classes are ignored there" if self.partial else "treated as fully annotated (partial=False)"
+        log.info("%s: %d of %d images are annotated for some classes only; %s", self.index.path, some, len(self), rest)
 
     def has_mask(self) -> NDArray[np.bool_]:
         """Return (A,) bool: True for objects of :attr:`index` that have a mask."""

@@ -176,16 +176,8 @@ class AnnotationIndex:
     def keep(self, rows: NDArray[np.bool_]) -> AnnotationIndex:
         """Return the index with the objects of some rows (A,) only."""
         counts = np.concatenate([[0], np.cumsum(rows)])
-        return replace(
-            self,
-            offsets=counts[self.offsets],
-            boxes=self.boxes[rows],
-            labels=self.labels[rows],
-            crowd=self.crowd[rows],
-            annotation_ids=self.annotation_ids[rows],
-            areas=self.areas[rows],
-            file_rows=self.file_rows[rows],
-        )
+        columns = ("boxes", "labels", "crowd", "annotation_ids", "areas", "file_rows")
+        return replace(self, offsets=counts[self.offsets], **{name: getattr(self, name)[rows] for name in columns})
 
 
 def _from_fields(path: Path, fields: Mapping[str, Any]) -> AnnotationIndex:

@@ -91,11 +91,8 @@ class Detections:
         names = {tuple(one.class_names) for one in several}
         if len(names) > 1:
             raise ValueError(f"class names differ: {' / '.join(', '.join(one) or 'none' for one in sorted(names))}")
-        boxes, scores, labels = (
-            torch.cat([getattr(one, name) for one in several]) for name in ("boxes", "scores", "labels")
-        )
-        masks = join_masks([one.masks for one in several])
-        joined = cls(boxes, scores, labels, masks, several[0].class_names)
+        columns = (torch.cat([getattr(one, name) for one in several]) for name in ("boxes", "scores", "labels"))
+        joined = cls(*columns, join_masks([one.masks for one in several]), several[0].class_names)
         return joined[joined.scores.argsort(descending=True, stable=True)]
 
     def __len__(self) -> int:

@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tldet.errors import ConfigError, TrainingError
 from tldet.text import counted
-from tldet.workflows.options import (
-    ABOVE_0,
-    COUNT,
-    FROM_0,
-    PRECISIONS,
-    REQUIRED,
-    SPLITS,
-    flag,
-    option,
-)
+from tldet.workflows.options import ABOVE_0, COUNT, FROM_0, PRECISIONS, REQUIRED, SPLITS, flag, option
 from tldet.workflows.requests import DataOptions, Request, RunRequest
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SUITES = {
     "infer": "prediction on one image, compared with torchvision (about 5 minutes per model on 2 cores)",
     "train": "training step, compared with torchvision; overhead of the trainer (about 5 minutes per model)",
+    "depthwise": "training step with and without rewritten depthwise convolutions (about 2 minutes per model)",
     "data": "JPEG to batch, compared with torchvision's transforms; reading annotations (about 6 minutes)",
     "eval": "COCO metrics of 500,000 detections, compared with pycocotools (about 5 minutes)",
     "startup": "startup of the command line, the import and training (about 3 minutes)",

@@ -54,7 +54,7 @@ def _rows(bench: Bench, pair: Pair, size: tuple[int, int]) -> list[Row]:
     batch = make_batch(size, given["count"], with_masks=pair.masks)
     bench.show(f"{pair.recipe}: choosing the precision")
     ours.train()
-    chosen = choose(ours, "cpu", "auto", lambda: _loss(ours, batch), f"training {size} {given['count']}")
+    chosen = choose(ours, "cpu", "auto", lambda: total_loss(ours, batch), f"training {size} {given['count']}")
     checks["chosen precision"] = chosen.describe()
     work = _flops(ours, batch)
     paths = [str(bench.folder / f"{pair.recipe}_{side}.pt") for side in ("ours", "theirs", "batch")]
@@ -131,13 +131,14 @@ def our_step(ours: Detector, batch: Batch, precision: Precision) -> Callable[[],
     return step
 
 
-def _loss(ours: Detector, batch: Batch) -> Tensor:
+def total_loss(ours: Detector, batch: Batch) -> Tensor:
+    """Return the sum of the losses of a batch."""
     return torch.stack(list(ours.loss(batch).values())).sum()
 
 
 def _flops(ours: Detector, batch: Batch) -> int:
     with FlopCounterMode(display=False) as counter:
-        torch.autograd.backward(_loss(ours, batch))
+        torch.autograd.backward(total_loss(ours, batch))
     ours.zero_grad(set_to_none=True)
     return int(counter.get_total_flops())
 

@@ -135,6 +135,12 @@ def test_train() -> None:
     assert any(row["name"] == "faster_rcnn_r50 in fp32" for row in rows)
 
 
+def test_depthwise() -> None:
+    rows = rows_of("depthwise", models=["fcos_lite0", "fcos_r50"], size=(64, 96))
+    assert [row["name"] for row in rows][:1] == ["fcos_lite0 in fp32"]
+    assert all("rewritten convolutions" in row["checks"] for row in rows)
+
+
 @pytest.mark.slow
 def test_startup() -> None:
     assert [row["name"] for row in rows_of("startup")][:2] == ["tldet --help", "import tldet"]

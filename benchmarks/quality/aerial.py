@@ -25,7 +25,7 @@ LANE = 9  # pixels from the center line of a road
 SHADOW = 2  # pixels
 FINE = 6  # vehicles are drawn at this scale and reduced
 TRIES = 30
-Lane = tuple[float, float, float]  # x, y and angle of a place on a road
+Lane = tuple[float, float, float]  # x, y and angle of a position on a road
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Terrain:
         image: (H, W, 3) colors.
         water: (H, W) mask.
         occupied: (H, W) mask of vehicles and a margin around them.
-        lanes: places on roads.
+        lanes: positions on roads.
     """
 
     image: Floats
@@ -52,7 +52,7 @@ def aerial(count: int, random: Random, size: Size) -> Iterator[Scene]:
         objects = []
         for _ in range(int(random.integers(*COUNT, endpoint=True))):
             label = int(random.choice(len(VEHICLES), p=SHARES))
-            mask = place(terrain, VEHICLES[label], random)
+            mask = add_vehicle(terrain, VEHICLES[label], random)
             if mask is not None:
                 objects.append((label, mask))
         yield photographed(terrain.image, random), objects
@@ -77,7 +77,7 @@ def draw_terrain(random: Random, size: Size) -> Terrain:
 
 
 def _road(image: Floats, water: Mask, random: Random) -> list[Lane]:
-    """Draw a straight road, also over water; return places in its two lanes."""
+    """Draw a straight road, also over water; return positions in its two lanes."""
     size = np.array(image.shape[1::-1])
     center, angle = random.uniform(0.15, 0.85, 2) * size, random.uniform(0, np.pi)
     along, reach = np.array([np.cos(angle), np.sin(angle)]), int(size.max())
@@ -100,8 +100,8 @@ def _road(image: Floats, water: Mask, random: Random) -> list[Lane]:
     return lanes
 
 
-def place(terrain: Terrain, kind: str, random: Random) -> Mask | None:
-    """Draw a vehicle at a free place, a boat on water; return its mask, or None if no place was found."""
+def add_vehicle(terrain: Terrain, kind: str, random: Random) -> Mask | None:
+    """Draw a vehicle at a free position, a boat on water; return its mask, or None if no position was found."""
     height, width = terrain.water.shape
     body = draw_vehicle(kind, random)
     free = (terrain.water == (kind == "boat")) & (terrain.occupied == 0)

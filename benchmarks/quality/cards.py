@@ -57,7 +57,7 @@ def cards(count: int, random: Random, size: Size) -> Iterator[Scene]:
 
 
 def lay(table: Floats, seen: list[Seen], label: int, random: Random) -> bool:
-    """Lay a card on a table where each index stays visible or is covered; return False if no place was found."""
+    """Lay a card on a table where each index stays visible or is covered; return False if there is no such position."""
     face, indices = draw_card(label, random)
     height, width = table.shape[:2]
     scale = random.uniform(*SCALES) * min(height, width) / 480
@@ -186,8 +186,8 @@ def _pips(number: int, suit: str) -> Floats:
             rows = [0.33, 0.67][:count] if aside == 3 else [0.27, 0.73] if count == 2 else [0.5]
         for y in rows:
             symbol = _suit(suit, side)
-            place = round(y * SIDES[0] - side / 2), round(x * SIDES[1] - side / 2)
-            whole = np.maximum(whole, _placed(symbol if y <= 0.5 else symbol[::-1], *place))
+            corner = round(y * SIDES[0] - side / 2), round(x * SIDES[1] - side / 2)
+            whole = np.maximum(whole, _placed(symbol if y <= 0.5 else symbol[::-1], *corner))
     return whole
 
 

@@ -19,8 +19,8 @@ from tldet.workflows.study.variants import Variant
 from tldet.workflows.training.request import DEFAULT_MODEL
 
 TLDET, LOOP = "tldet", "torchvision"  # names of variants
-PACE = "pace"  # in the output directory, one folder per variant and dataset
-Paces = Mapping[tuple[str, str], float]  # steps per minute by variant and dataset
+SPEED = "speed"  # in the output directory, one folder per variant and dataset
+Speeds = Mapping[tuple[str, str], float]  # steps per minute by variant and dataset
 
 
 def check_request(request: QualityRequest) -> None:
@@ -45,10 +45,10 @@ def chosen_variants(request: QualityRequest) -> dict[str, Variant | None]:
         ConfigError: a variant is wrong, or there is no such reference.
     """
     found: dict[str, Variant | None] = {TLDET: Variant()}
-    if request.arm:
-        found.update(named_variants([TLDET, *request.arm], DEFAULT_MODEL))
+    if request.variant:
+        found.update(named_variants([TLDET, *request.variant], DEFAULT_MODEL))
     if LOOP in found:
-        raise ConfigError(f"--arm {LOOP}: is the name of the torchvision loop; choose another one")
+        raise ConfigError(f"--variant {LOOP}: is the name of the torchvision loop; choose another one")
     if request.script is not None:
         found[LOOP] = None
     reference = request.reference or (LOOP if LOOP in found else TLDET)
@@ -71,12 +71,12 @@ class Plan:
     variants: Mapping[str, Variant | None]
     datasets: Sequence[Dataset]
 
-    def pace_jobs(self) -> list[Job]:
+    def speed_jobs(self) -> list[Job]:
         """Return one short timed run per variant and dataset."""
-        folder, length = self.request.folder / PACE, {"minutes": self.request.pace_minutes}
+        folder, length = self.request.folder / SPEED, {"minutes": self.request.speed_minutes}
         return [self._job(v, d, {}, folder, length) for d in self.datasets for v in self.variants]
 
-    def jobs(self, paces: Paces) -> list[Job]:
+    def jobs(self, speeds: Speeds) -> list[Job]:
         """Return all runs, seed by seed and short budgets first: an interrupted benchmark compares all variants."""
         request, jobs = self.request, []
         order = [
@@ -86,7 +86,7 @@ class Plan:
             for data in self.datasets:
                 for name in self.variants:
                     factors: dict[str, Factor] = {"minutes": minutes, "seed": request.seeds[number]}
-                    length = {"steps": max(1, round(minutes * paces[name, data.name]))}
+                    length = {"steps": max(1, round(minutes * speeds[name, data.name]))}
                     jobs.append(self._job(name, data, factors, request.folder / RUNS, length))
         return jobs
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality.plan import Paces
+from benchmarks.quality.plan import Speeds
 from benchmarks.quality.summary import AREA, Mean, Results
 from tldet.evaluation.statistics import Interval
 from tldet.system.output import write_json, write_text
@@ -19,7 +19,7 @@ MEASURED = "measured once for each variant and dataset on the otherwise idle mac
 ANY_LOAD = "measured once for each variant and dataset while other processes may have used the machine"
 GIVEN = "given by the user, not measured: the minutes are not those of this machine"
 METHOD = """\
-Each run has a fixed number of steps, the minutes times the pace ({pace}). Training time excludes startup and \
+Each run has a fixed number of steps, the minutes times the speed ({speed}). Training time excludes startup and \
 evaluation. The last weights are evaluated once.
 
 Intervals are 95 %. AP by dataset: Student's t over seeds; budgets with one seed have none. Means over datasets: \
@@ -38,16 +38,16 @@ class QualityReport:
         results: AP of the finished runs.
         runs: results of the finished runs.
         planned: number of runs.
-        paces: steps per minute.
-        pace: origin of these, such as MEASURED.
+        speeds: steps per minute.
+        speed: origin of these, such as MEASURED.
         environment: machine and versions.
     """
 
     results: Results
     runs: Sequence[Mapping[str, Any]]
     planned: int
-    paces: Paces
-    pace: str
+    speeds: Speeds
+    speed: str
     environment: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,8 +62,8 @@ class QualityReport:
             "environment": self.environment,
             "planned": self.planned,
             "reference": found.variants[0],
-            "pace_origin": self.pace,
-            "pace": [{"variant": v, "dataset": d, "steps_per_minute": pace} for (v, d), pace in self.paces.items()],
+            "speed_origin": self.speed,
+            "speed": [{"variant": v, "dataset": d, "steps_per_minute": speed} for (v, d), speed in self.speeds.items()],
             "means": rows,
             "runs": [{k: v for k, v in run.items() if k not in PER_RUN_ONLY} for run in self.runs],
         }
@@ -80,8 +80,8 @@ class QualityReport:
             _table(["", "datasets", *found.variants, *(f"{v}: difference" for v in found.variants[1:])], self._means()),
             f"![AP over training time]({PLOT_NAME})",
             "Steps per minute:",
-            _table(["dataset", *found.variants], self._pace_rows()),
-            METHOD.format(pace=self.pace),
+            _table(["dataset", *found.variants], self._speed_rows()),
+            METHOD.format(speed=self.speed),
         ]
         return "\n\n".join(parts) + "\n"
 
@@ -103,9 +103,9 @@ class QualityReport:
             rows.append([shown, str(len(found.complete(weights))), *cells, *(_difference(one) for one in apart)])
         return rows
 
-    def _pace_rows(self) -> list[list[str]]:
+    def _speed_rows(self) -> list[list[str]]:
         variants = self.results.variants
-        return [[d, *(f"{self.paces[v, d]:.1f}" for v in variants)] for d in dict.fromkeys(d for _, d in self.paces)]
+        return [[d, *(f"{self.speeds[v, d]:.1f}" for v in variants)] for d in dict.fromkeys(d for _, d in self.speeds)]
 
 
 def write_report(report: QualityReport, out: Path) -> None:

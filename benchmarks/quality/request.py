@@ -43,7 +43,7 @@ class QualityRequest(Request):
         many=True,
     )
     all_seeds: bool = option("use all seeds for all budgets", bool)
-    arm: Sequence[str] = option(
+    variant: Sequence[str] = option(
         "further variant NAME=KEY=VALUE[,KEY=VALUE...], with options of tldet finetune (model, input-size, lr, ...) or "
         "config keys, as for tldet study variants; repeatable",
         metavar="VARIANT",
@@ -60,16 +60,16 @@ class QualityRequest(Request):
     data_root: str | Path = option(
         "folder that contains bccd/ and voc_formats/ (default: ../shared/data)", default=SHARED / "data", metavar="DIR"
     )
-    pace: float | None = option(
+    speed: float | None = option(
         "steps per minute of all variants on all datasets (default: measured for each before the first run)",
         float,
         metavar="N",
         interval=ABOVE_0,
     )
-    pace_minutes: float = option(
-        "duration of a measurement of the pace (default: 1)", float, default=1.0, metavar="M", interval=ABOVE_0
+    speed_minutes: float = option(
+        "duration of a measurement of the speed (default: 1)", float, default=1.0, metavar="M", interval=ABOVE_0
     )
-    any_load: bool = option("measure the pace although other processes use the machine", bool)
+    any_load: bool = option("measure the speed although other processes use the machine", bool)
     quick: bool = option("generate a few small images only, to test the command", bool)
 
     @property

@@ -1,4 +1,4 @@
-"""Execution of the benchmark: paces first, then all runs, one at a time."""
+"""Execution of the benchmark: speeds first, then all runs, one at a time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.machine import environment, is_busy
 from benchmarks.quality.datasets import check_files, prepare
 from benchmarks.quality.loop import run_loop
-from benchmarks.quality.plan import LOOP, Paces, Plan, check_request, chosen_variants
+from benchmarks.quality.plan import LOOP, Plan, Speeds, check_request, chosen_variants
 from benchmarks.quality.report import (
     ANY_LOAD,
     GIVEN,
@@ -60,19 +60,19 @@ def quality(request: QualityRequest) -> QualityReport:
     with locked(request.folder), cache_in(request.folder.resolve() / CACHE):
         save_settings(request.folder, {"kind": "quality", "quick": request.quick})
         plan = Plan(request, variants, [prepare(name, request) for name in request.datasets])
-        check_jobs([job for job in plan.pace_jobs() if job.variant != LOOP])
+        check_jobs([job for job in plan.speed_jobs() if job.variant != LOOP])
         return _executed(plan, request.console)
 
 
 def _executed(plan: Plan, console: Console | None) -> QualityReport:
-    """Measure the missing paces, execute the missing runs, and report, also after an interrupt or an error."""
+    """Measure the missing speeds, execute the missing runs, and report, also after an interrupt or an error."""
 
     def log(line: str) -> None:
         if console is not None:
             console.print(f"--- {line}", style="bold", markup=False, highlight=False)
 
-    paces = _paces(plan, console, log)
-    jobs = plan.jobs(paces)
+    speeds = _speeds(plan, console, log)
+    jobs = plan.jobs(speeds)
     minutes = sum(float(job.factors["minutes"]) for job in jobs)
     log(f"{counted(len(jobs), 'run')}, {duration(60 * minutes)} of training")
     queue = JobQueue(jobs, log, cost=lambda job: float(job.factors["minutes"]))
@@ -80,28 +80,28 @@ def _executed(plan: Plan, console: Console | None) -> QualityReport:
     try:
         run_sequential(queue, lambda job: _run(job, request.script, console))
     finally:
-        runs, pace = queue.ordered(), GIVEN if request.pace else ANY_LOAD if request.any_load else MEASURED
+        runs, speed = queue.ordered(), GIVEN if request.speed else ANY_LOAD if request.any_load else MEASURED
         found = Results.of(runs, list(plan.variants))
-        report = QualityReport(found, runs, len(jobs), paces, pace, environment())
+        report = QualityReport(found, runs, len(jobs), speeds, speed, environment())
         if runs:
             _write(report, request.folder, console)
     return report
 
 
-def _paces(plan: Plan, console: Console | None, log: Log) -> Paces:
+def _speeds(plan: Plan, console: Console | None, log: Log) -> Speeds:
     """Return the steps per minute of each variant and dataset; measure those that are not known.
 
     Raises:
         TrainingError: other processes use the machine.
     """
-    jobs = plan.pace_jobs()
-    if plan.request.pace is not None:
-        return {(job.variant, str(job.factors["dataset"])): plan.request.pace for job in jobs}
-    queue = JobQueue(jobs, lambda line: log(f"pace: {line}"))
+    jobs = plan.speed_jobs()
+    if plan.request.speed is not None:
+        return {(job.variant, str(job.factors["dataset"])): plan.request.speed for job in jobs}
+    queue = JobQueue(jobs, lambda line: log(f"speed: {line}"))
     found = environment()
     if not queue.finished and is_busy(found) and not plan.request.any_load:
         raise TrainingError(
-            f"load average {found['load'][0]:.2f}: other processes use this machine, so the pace would be too low; "
+            f"load average {found['load'][0]:.2f}: other processes use this machine, so the speed would be too low; "
             "wait a minute and try again, or give --any-load"
         )
     results = run_sequential(queue, lambda job: _measure(job, plan.request.script, console))

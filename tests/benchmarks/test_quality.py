@@ -130,9 +130,9 @@ def test_an_unfinished_dataset_is_left_out_of_the_means() -> None:
 
 def test_the_section_has_tables_method_and_plot(tmp_path: Path) -> None:
     found = Results.of(runs(grid(-0.05)), ["torchvision", "tldet"])
-    paces = {(variant, dataset): 80.0 for variant in found.variants for dataset in found.datasets}
+    speeds = {(variant, dataset): 80.0 for variant in found.variants for dataset in found.datasets}
     environment = {"processor": "P", "cores": 2, "versions": {"torch": "2"}}
-    write_report(QualityReport(found, runs(grid(-0.05)), 12, paces, MEASURED, environment), tmp_path)
+    write_report(QualityReport(found, runs(grid(-0.05)), 12, speeds, MEASURED, environment), tmp_path)
     text = (tmp_path / "quality.md").read_text(encoding="utf-8")
     assert "| x | 1 | 0.310 (0.183 to 0.437) | 0.260 (0.133 to 0.387) |" in text
     assert "| x | 10 | 0.500 | 0.450 |" in text
@@ -170,8 +170,8 @@ def plan_of(tmp_path: Path, **more: Any) -> Plan:
     return Plan(given, chosen_variants(given), [Dataset(name, split, split) for name in given.datasets])
 
 
-def test_runs_take_steps_at_the_pace_and_long_budgets_one_seed(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, budgets=[10.0, 1.0], seeds=[4, 5], arm=["low=lr=0.001"])
+def test_runs_take_steps_at_the_speed_and_long_budgets_one_seed(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, budgets=[10.0, 1.0], seeds=[4, 5], variant=["low=lr=0.001"])
     jobs = plan.jobs({("tldet", "digits"): 40.4, ("low", "digits"): 0.2})
     assert [(job.factors["minutes"], job.factors["seed"], job.variant, job.length) for job in jobs] == [
         (1.0, 4, "tldet", {"steps": 40}),
@@ -193,12 +193,12 @@ def test_the_reference_comes_first(tmp_path: Path, script: Path) -> None:
         return list(chosen_variants(request(tmp_path, **more)))
 
     assert names() == ["tldet"]
-    assert names(baseline=script, arm=["low=lr=0.001"]) == ["torchvision", "tldet", "low"]
-    assert names(arm=["low=lr=0.001"], reference="low") == ["low", "tldet"]
+    assert names(baseline=script, variant=["low=lr=0.001"]) == ["torchvision", "tldet", "low"]
+    assert names(variant=["low=lr=0.001"], reference="low") == ["low", "tldet"]
     with pytest.raises(ConfigError, match="--reference x: no such variant; there are tldet"):
         names(reference="x")
     with pytest.raises(ConfigError, match="torchvision: is the name of the torchvision loop"):
-        names(arm=["torchvision=lr=0.001"])
+        names(variant=["torchvision=lr=0.001"])
 
 
 def test_arguments_of_the_loop() -> None:
@@ -235,7 +235,7 @@ def test_real_datasets(shared: Path, tmp_path: Path) -> None:
     [
         (["--baseline", "no_such.py"], "--baseline no_such.py: no such file; give the script, or none"),
         (["--baseline", "none", "--seeds", "0", "0"], "--seeds: a value is given twice"),
-        (["--baseline", "none", "--arm", "low=lrr=1"], "variant low: lrr: neither an option"),
+        (["--baseline", "none", "--variant", "low=lrr=1"], "variant low: lrr: neither an option"),
         (
             ["--baseline", "none", "--data-root", "/no_such"],
             "dataset bccd: /no_such/bccd/coco/train.json: no such file",
@@ -252,7 +252,7 @@ def test_bad_input_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_the_pace_is_not_measured_on_a_busy_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_speed_is_not_measured_on_a_busy_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "environment", lambda: {"load": [3.0], "cores": 2})
     with pytest.raises(TrainingError, match=r"load average 3\.00: other processes use this machine"):
         quality(request(tmp_path / "out"))
@@ -265,17 +265,17 @@ def only_the_loop(out: Path, script: Path, monkeypatch: pytest.MonkeyPatch, **mo
     return quality(request(out, baseline=script, **more))
 
 
-def test_the_torchvision_loop_is_paced_run_and_scored(
+def test_the_torchvision_loop_is_timed_run_and_scored(
     tmp_path: Path, script: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_module, "is_busy", lambda _: False)
-    report = only_the_loop(tmp_path / "out", script, monkeypatch, pace_minutes=0.5)
-    assert report.paces == {("torchvision", "digits"): 120.0}
-    assert report.pace == MEASURED
+    report = only_the_loop(tmp_path / "out", script, monkeypatch, speed_minutes=0.5)
+    assert report.speeds == {("torchvision", "digits"): 120.0}
+    assert report.speed == MEASURED
     assert [(run["steps"], run["numbers"]["AP"]) for run in report.runs] == [(120, pytest.approx(1.0))]
     script.write_text(LOOP + "# changed", encoding="utf-8")
     with pytest.raises(TrainingError, match=r"data\.script was"):
-        only_the_loop(tmp_path / "out", script, monkeypatch, pace_minutes=0.5)
+        only_the_loop(tmp_path / "out", script, monkeypatch, speed_minutes=0.5)
 
 
 def test_finished_runs_are_kept_and_a_failed_one_is_repeated(
@@ -285,13 +285,13 @@ def test_finished_runs_are_kept_and_a_failed_one_is_repeated(
     broken.touch()
     message = r"run torchvision, dataset digits, minutes 1, seed 1: .*the loop is broken \(after a fix"
     with pytest.raises(TrainingError, match=message):
-        only_the_loop(tmp_path / "out", script, monkeypatch, seeds=[0, 1], pace=1.0)
+        only_the_loop(tmp_path / "out", script, monkeypatch, seeds=[0, 1], speed=1.0)
     assert "1 of 2 runs" in section.read_text(encoding="utf-8")
     result = tmp_path / "out" / "runs" / "torchvision_datasetdigits_minutes1_seed0" / "result.json"
     assert json.loads(result.read_text())["numbers"]["AP"] == 0.0, "no detections after one step"
     before = result.stat().st_mtime_ns
     broken.unlink()
-    report = only_the_loop(tmp_path / "out", script, monkeypatch, seeds=[0, 1], pace=1.0)
+    report = only_the_loop(tmp_path / "out", script, monkeypatch, seeds=[0, 1], speed=1.0)
     assert [run["seed"] for run in report.runs] == [0, 1]
     assert result.stat().st_mtime_ns == before
     assert "2 of 2 runs" in section.read_text(encoding="utf-8")
@@ -299,7 +299,7 @@ def test_finished_runs_are_kept_and_a_failed_one_is_repeated(
 
 def test_the_whole_path(tmp_path: Path) -> None:
     arguments = ["quality", "--out", str(tmp_path / "out"), "--datasets", "digits", "--budgets", "1", "--seeds", "0"]
-    arguments += ["--baseline", "none", "--quick", "--pace", "2"]
+    arguments += ["--baseline", "none", "--quick", "--speed", "2"]
     assert main(arguments) == 0
     found = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert [(run["variant"], run["steps"]) for run in found["runs"]] == [("tldet", 2)]

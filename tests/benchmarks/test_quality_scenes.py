@@ -66,7 +66,7 @@ def test_the_mask_of_a_vehicle_covers_what_was_drawn(kind: str, monkeypatch: pyt
     terrain.image[:] = (120, 20, 220)  # a color that no vehicle has
     for _ in range(4):
         before = terrain.image.copy()
-        mask = aerial.place(terrain, kind, random)
+        mask = aerial.add_vehicle(terrain, kind, random)
         assert mask is not None
         changed = np.abs(terrain.image - before).max(2) > 12
         far = cv2.dilate(mask, np.ones((3, 3), np.uint8)) == 0
@@ -79,7 +79,7 @@ def test_the_mask_of_a_vehicle_covers_what_was_drawn(kind: str, monkeypatch: pyt
 def test_vehicles_stand_apart_boats_on_water() -> None:
     random = np.random.default_rng(0)
     terrain = aerial.draw_terrain(random, (360, 480))
-    masks = [(kind, aerial.place(terrain, kind, random)) for kind in aerial.VEHICLES * 4]
+    masks = [(kind, aerial.add_vehicle(terrain, kind, random)) for kind in aerial.VEHICLES * 4]
     assert sum(mask is not None for _, mask in masks) >= 8
     assert np.sum([mask for _, mask in masks if mask is not None], axis=0).max() == 1
     for kind, mask in masks:

@@ -45,11 +45,11 @@ def test_the_gradient_is_orthogonal_to_the_weight() -> None:
     assert float(along.detach().abs().max()) < 1e-4
 
 
-@pytest.mark.parametrize(("learned", "parameters"), [(False, ["weight"]), (True, ["weight", "scale"])])
-def test_a_learned_scale_is_a_parameter_and_a_fixed_one_is_in_no_checkpoint(
-    learned: bool, parameters: list[str]
+@pytest.mark.parametrize(("trainable", "parameters"), [(False, ["weight"]), (True, ["weight", "scale"])])
+def test_a_trainable_scale_is_a_parameter_and_a_fixed_one_is_in_no_checkpoint(
+    trainable: bool, parameters: list[str]
 ) -> None:
-    layer = CosineClassifier(4, 3, scale=10.0, learned=learned)
+    layer = CosineClassifier(4, 3, scale=10.0, trainable=trainable)
     assert sorted(name for name, _ in layer.named_parameters()) == sorted(parameters)
     assert sorted(layer.state_dict()) == sorted(parameters)
     assert float(layer.scale.detach()) == 10.0
@@ -81,7 +81,7 @@ def batch() -> Batch:
 
 @pytest.mark.parametrize("recipe", ["faster_rcnn_lite0", "cascade_rcnn_lite0"])
 def test_a_detector_with_cosine_classifier_trains_and_predicts(recipe: str) -> None:
-    model = detector(recipe, cosine="learned", score_thr=0.0).train()
+    model = detector(recipe, cosine="trainable", score_thr=0.0).train()
     layers = [layer for layer in model.modules() if isinstance(layer, CosineClassifier)]
     assert len(layers) == (3 if "cascade" in recipe else 1)
     assert layers[0].weight.shape == (4, layers[0].in_features)
@@ -100,16 +100,16 @@ def test_off_by_default() -> None:
     assert {"head.box.cls_score.weight", "head.box.cls_score.bias"} <= set(plain.state_dict())
 
 
-@pytest.mark.parametrize("cosine", ["none", "learned"])
+@pytest.mark.parametrize("cosine", ["none", "trainable"])
 def test_classifier_weights_are_transferred_by_class_name(cosine: str) -> None:
     old = detector("faster_rcnn_lite0", ("a", "b", "c"), cosine=cosine)
-    if cosine == "learned":
+    if cosine == "trainable":
         old.head.box.cls_score.scale.data.fill_(31.0)  # type: ignore[union-attr, operator]
-    new = detector("faster_rcnn_lite0", ("c", "new", "a", "other"), seed=7, cosine="learned")
+    new = detector("faster_rcnn_lite0", ("c", "new", "a", "other"), seed=7, cosine="trainable")
     before = new.state_dict()["head.box.cls_score.weight"].clone()
     load_detector(new, old.state_dict(), old.class_names, "old")
     theirs, ours = (m.state_dict()["head.box.cls_score.weight"] for m in (old, new))
     assert torch.equal(ours[[0, 2, 4]], theirs[[2, 0, 3]]), "c, a and background"
     assert torch.equal(ours[[1, 3]], before[[1, 3]]), "new classes start in a direction of their own"
     scale = float(new.state_dict()["head.box.cls_score.scale"])
-    assert math.isclose(scale, 31.0 if cosine == "learned" else 20.0)
+    assert math.isclose(scale, 31.0 if cosine == "trainable" else 20.0)

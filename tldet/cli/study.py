@@ -25,7 +25,7 @@ _KINDS = {
         "compare training from scratch, with a frozen backbone, full fine-tuning, ...",
     ),
     "backbones": (BackboneStudyRequest, "compare backbones in one recipe"),
-    "data": (DataStudyRequest, "measure AP as a function of the number of training images, and predict it for more"),
+    "data": (DataStudyRequest, "evaluate AP as a function of the number of training images, and predict it for more"),
     "variants": (VariantStudyRequest, "compare variants with arbitrary settings: NAME=KEY=VALUE[,KEY=VALUE...]"),
     "augment": (AugmentStudyRequest, "compare augmentation presets"),
 }

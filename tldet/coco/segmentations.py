@@ -164,10 +164,10 @@ def checked_rows(
     """
     rows = np.full(len(spans) - 1, -1)
     rows[file_rows] = np.arange(len(file_rows))
-    for place in odd_rows(raw, spans):
-        if (row := int(rows[place])) < 0:
+    for position in odd_rows(raw, spans):
+        if (row := int(rows[position])) < 0:
             continue
-        text = raw[spans[place] : spans[place + 1]].tobytes()
+        text = raw[spans[position] : spans[position + 1]].tobytes()
         size = (int(sizes[row, 0]), int(sizes[row, 1]))
         if not is_rle_of(text, size):
             kept, dropped = drop_degenerate(parse_segmentation(text))

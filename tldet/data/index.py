@@ -147,8 +147,8 @@ class AnnotationIndex:
 
     def segmentation_text(self, row: int) -> bytes:
         """Return the JSON text of the segmentation of an object."""
-        place = self.file_rows[row]
-        return bytes(self.raw[self.spans[place] : self.spans[place + 1]])
+        position = self.file_rows[row]
+        return bytes(self.raw[self.spans[position] : self.spans[position + 1]])
 
     @classmethod
     def load(cls, path: str | Path, classes: Sequence[str] | None = None, *, cache: bool = True) -> AnnotationIndex:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 _ALL, _SMALL, _MEDIUM, _LARGE = range(4)  # area ranges
-_MOST = 2  # 100 detections an image
+_MOST = 2  # 100 detections per image
 _IOU50, _IOU75 = slice(0, 1), slice(5, 6)
 
 

@@ -81,8 +81,8 @@ class TileMerger:
         for axis in (0, 1):
             low = np.array(sorted({window[axis] for window in self._windows}))  # borders of the tiles along the axis
             high = np.array(sorted({window[axis + 2] for window in self._windows}))
-            place = np.searchsorted(low, self._views[:, axis])
-            before, after = high[np.maximum(place - 1, 0)], low[np.minimum(place + 1, len(low) - 1)]
+            position = np.searchsorted(low, self._views[:, axis])
+            before, after = high[np.maximum(position - 1, 0)], low[np.minimum(position + 1, len(low) - 1)]
             across |= touched[:, axis] & (self._boxes[:, axis + 2] <= before - self._margin)
             across |= touched[:, axis + 2] & (self._boxes[:, axis] >= after + self._margin)
         return across

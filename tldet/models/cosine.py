@@ -17,15 +17,15 @@ class CosineClassifier(nn.Linear):
         in_features: number of features C.
         classes: number of classes, including background.
         scale: factor of the cosines; 20 in Wang et al. 2020, equation 1 and section 3.1.
-        learned: the scale is a trainable parameter with initial value ``scale``.
+        trainable: the scale is a trainable parameter with initial value ``scale``.
     """
 
     scale: Tensor
 
-    def __init__(self, in_features: int, classes: int, *, scale: float = 20.0, learned: bool = False) -> None:
+    def __init__(self, in_features: int, classes: int, *, scale: float = 20.0, trainable: bool = False) -> None:
         super().__init__(in_features, classes, bias=False)
         value = torch.full((1,), float(scale))
-        if learned:
+        if trainable:
             self.scale = nn.Parameter(value)
         else:
             self.register_buffer("scale", value, persistent=False)

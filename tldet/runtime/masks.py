@@ -162,9 +162,9 @@ def compress_runs(runs: NDArray[np.int64]) -> bytes:
     values[3:] -= runs[1:-2]
     characters = np.zeros((len(values), _LONGEST), np.uint8)  # 0: none
     left = np.ones(len(values), np.bool_)
-    for place in range(_LONGEST):
+    for column in range(_LONGEST):
         group, values = values & 0x1F, values >> 5
         more = np.where(group & 0x10, values != -1, values != 0)
-        characters[left, place] = (group + 48 + 32 * more)[left]
+        characters[left, column] = (group + 48 + 32 * more)[left]
         left &= more
     return characters[characters > 0].tobytes()

@@ -118,8 +118,8 @@ class ExportedNetwork:
         padded = [padded_size(size) for size in sizes]
         height, width = self.size or (max(side[0] for side in padded), max(side[1] for side in padded))
         batch = np.zeros((len(images), height, width, 3), np.uint8)
-        for place, image in zip(batch, images, strict=True):
-            place[: image.shape[0], : image.shape[1]] = image
+        for slot, image in zip(batch, images, strict=True):
+            slot[: image.shape[0], : image.shape[1]] = image
         outputs = self.session.run(batch, np.asarray(sizes, np.int64))
         if problem := self._problem(outputs, len(images)):
             raise CheckpointError(f"{self.session.path}: {problem}; export the detector again")

@@ -97,12 +97,12 @@ def rles(masks: Masks) -> list[dict[str, Any]]:
 def on_boxes(masks: InstanceMasks, boxes: Tensor) -> Tensor:
     """Resample the patches to grids on other boxes (N, 4), with zeros outside their own box: (N, S, S)."""
     side = masks.patches.shape[-1]
-    place = (torch.arange(side, device=boxes.device, dtype=torch.float32) + 0.5) / side
+    fraction = (torch.arange(side, device=boxes.device, dtype=torch.float32) + 0.5) / side
     axes = []
     for axis in (0, 1):
         low, high = boxes[:, axis, None], boxes[:, axis + 2, None]
         own, end = masks.boxes[:, axis, None], masks.boxes[:, axis + 2, None]
-        axes.append((low + place * (high - low) - own) / (end - own).clamp(min=1e-6) * 2 - 1)  # (N, S), -1..1
+        axes.append((low + fraction * (high - low) - own) / (end - own).clamp(min=1e-6) * 2 - 1)  # (N, S), -1..1
     x, y = axes
     grid = torch.stack([x[:, None, :].expand(-1, side, -1), y[:, :, None].expand(-1, -1, side)], -1)
     return F.grid_sample(masks.patches.float()[:, None], grid, align_corners=False)[:, 0]

@@ -36,7 +36,7 @@ def copy_classes(
     background: bool = False,
     biased: bool = True,
 ) -> Tensor | None:
-    """Copy the rows of classes in both lists from ``old`` to a copy of ``new``, and initialize those of new classes.
+    """Copy the weights of classes in both lists from ``old`` to a copy of ``new``; initialize those of new classes.
 
     Args:
         layer: name of the layer. A layer that ends in ``bbox_pred`` has four consecutive rows per class, other layers

@@ -174,7 +174,7 @@ def load_detector(
     match = match or MatchSettings()
     known = match_classes(class_names, model.class_names, match)
     if list(class_names) != list(known.values()):
-        if problem := problem_of(model.state_dict(), weights):  # before rows of classes are copied
+        if problem := problem_of(model.state_dict(), weights):  # before classifier weights are copied
             raise CheckpointError(f"{source}: tensor {problem}")
         weights, by_class = _by_class(model, weights, class_names, list(known.values()))
         _log_matches(source, class_names, known, match)

@@ -76,7 +76,7 @@ def test_data_with_too_few_objects(given: FewShotRequest, tmp_path: Path) -> Non
         (("fc",), "model.head.roi.cosine='fixed'"),
         (("tfa",), "model.head.roi={}"),
         (("tfa",), "model.head.roi.cosine='none'"),
-        (("tfa", "full"), "model.head.roi.cosine='learned'"),
+        (("tfa", "full"), "model.head.roi.cosine='trainable'"),
     ],
 )
 def test_options_do_not_undo_a_variant(given: FewShotRequest, variants: tuple[str, ...], option: str) -> None:
@@ -84,7 +84,7 @@ def test_options_do_not_undo_a_variant(given: FewShotRequest, variants: tuple[st
         prepare_experiment(replace(given, variants=variants, shot_options=[option]))
     free = ["freeze.layers=['backbone']", "optimizer.lr=0.1"]
     prepare_experiment(replace(given, variants=("full",), shot_options=free))
-    prepare_experiment(replace(given, variants=("tfa",), shot_options=["model.head.roi.cosine='learned'"]))
+    prepare_experiment(replace(given, variants=("tfa",), shot_options=["model.head.roi.cosine='trainable'"]))
 
 
 @pytest.mark.parametrize("option", ["data.train.annotations='all.json'", "data={}", "training.validate_every=1"])

@@ -35,18 +35,18 @@ def _read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
 
 
 def _images(tree: Tree, path: Path, content: Any, _: Tally) -> Iterator[ImageRecord]:
-    return (_image(tree, path, place, value) for place, value in entries(content, path))
+    return (_image(tree, path, entry, value) for entry, value in entries(content, path))
 
 
-def _image(tree: Tree, path: Path, place: str, value: dict[str, Any]) -> ImageRecord:
-    who = f"{path}: {place}"
+def _image(tree: Tree, path: Path, entry: str, value: dict[str, Any]) -> ImageRecord:
+    who = f"{path}: {entry}"
     name = next((value[key] for key in _NAMES if isinstance(value.get(key), str) and value[key]), None)
     if name is None:
         raise DataError(f"{who}: has no 'image' with the file name")
-    image = ImageRecord(tree.find(name, path), path, place, tree.split(path), None, [])
+    image = ImageRecord(tree.find(name, path), path, entry, tree.split(path), None, [])
     key = "annotation" if "annotation" in value else "annotations"
     for number_, one in enumerate(as_list(value.get(key), who, key)):
-        location = f"{place}.{key}[{number_}]"
+        location = f"{entry}.{key}[{number_}]"
         image.shapes.append(_shape(as_dict(one, f"{path}: {location}"), location, f"{path}: {location}"))
     return image
 

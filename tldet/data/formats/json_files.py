@@ -52,7 +52,7 @@ def read_images(
 
 
 def entries(values: Any, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the objects of a JSON list, with their place in the file.
+    """Yield the objects of a JSON list, with their location in the file.
 
     Raises:
         DataError: the values are no list of objects.

@@ -60,7 +60,7 @@ def _read(tree: Tree, files: Sequence[Path], _: ReadOptions) -> Dataset:
 
 
 def _images(tree: Tree, path: Path, content: Any, tally: Tally) -> Iterator[ImageRecord]:
-    return (_task(tree, path, place, task, tally) for place, task in entries(content, path))
+    return (_task(tree, path, location, task, tally) for location, task in entries(content, path))
 
 
 def _task(tree: Tree, path: Path, location: str, task: dict[str, Any], tally: Tally) -> ImageRecord:

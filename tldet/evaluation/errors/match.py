@@ -16,8 +16,8 @@ def best_of_each(results: Results, most: int = _MOST) -> Results:
     order = np.lexsort((-results.scores, results.categories, results.images))
     images, categories = results.images[order], results.categories[order]
     first = np.flatnonzero(np.diff(images, prepend=-1).astype(bool) | np.diff(categories, prepend=-1).astype(bool))
-    place = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
-    rows = np.sort(order[place < most])
+    rank = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
+    rows = np.sort(order[rank < most])
     return results.take(rows[np.lexsort((-results.scores[rows], results.images[rows]))])
 
 

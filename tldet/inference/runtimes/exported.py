@@ -70,8 +70,8 @@ class ExportedDetector:
             return batch
         images = torch.zeros(len(batch), *self.size, 3, dtype=torch.uint8)
         fitting = [self.network.fit(image) for image in _images(batch)]
-        for place, image in zip(images, fitting, strict=True):
-            place[: image.shape[0], : image.shape[1]] = torch.from_numpy(np.ascontiguousarray(image))
+        for slot, image in zip(images, fitting, strict=True):
+            slot[: image.shape[0], : image.shape[1]] = torch.from_numpy(np.ascontiguousarray(image))
         sizes = [(image.shape[0], image.shape[1]) for image in fitting]
         return replace(batch, images=images.permute(0, 3, 1, 2), sizes=sizes)
 

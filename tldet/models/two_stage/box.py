@@ -25,7 +25,7 @@ from tldet.models.pooling import PaddedBoxes, Regions, pool_regions
 from tldet.models.postprocess import Candidates, DetectionTensors, select
 
 HeadNorm = Literal["none", "batch"]
-Cosine = Literal["none", "fixed", "learned"]
+Cosine = Literal["none", "fixed", "trainable"]
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class RoISettings:
         dropout: dropout probability of the outputs of the fully connected layers.
         class_agnostic: predict one box for all classes instead of one per class.
         cosine: classify by the cosine of feature and class weight (Wang et al. 2020) with a "fixed" or a trainable
-            ("learned") scale.
-        cosine_scale: scale of the cosine classifier; the initial value if ``cosine`` is "learned".
+            ("trainable") scale.
+        cosine_scale: scale of the cosine classifier; the initial value if ``cosine`` is "trainable".
         weights: factors of the box deltas, see :func:`~tldet.models.boxes.encode_boxes`.
         pos_iou_thr: IoU at or above which a proposal is assigned to its best box; all others are background.
         low_quality: see :func:`~tldet.models.assigners.matching.match_by_iou`.
@@ -139,7 +139,7 @@ def classifier(in_features: int, rows: int, settings: RoISettings) -> nn.Linear:
     """Create the layer that maps features (R, C) to class logits (R, rows)."""
     if settings.cosine == "none":
         return nn.Linear(in_features, rows)
-    return CosineClassifier(in_features, rows, scale=settings.cosine_scale, learned=settings.cosine == "learned")
+    return CosineClassifier(in_features, rows, scale=settings.cosine_scale, trainable=settings.cosine == "trainable")
 
 
 def conv_stack(in_channels: int, width: int, depth: int, norm: HeadNorm) -> nn.Sequential:

@@ -111,7 +111,7 @@ class KeyLayout:
         dialect: toolkit of the tensor names.
         case: model in :data:`KNOWN`.
         backbone: torchvision's name of the backbone.
-        classes: number of class rows, including the background row of torchvision's one-stage models.
+        classes: number of outputs of the classifier, including the background row of torchvision's one-stage models.
         convs: convolutions in each tower of a one-stage head; 0 for two-stage heads.
     """
 

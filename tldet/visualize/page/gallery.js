@@ -46,8 +46,8 @@
       overlay.append(shape);
       if (!faded) {
         const score = label === "detections" ? ` ${row[5].toFixed(2)}` : "";
-        const place = { x: row[0] + 2, y: Math.max(row[1] + 9 * scale, 9 * scale), style: `font-size:${8 * scale}px` };
-        overlay.append(create("text", place, classes[row[4]] + score));
+        const attributes = { x: row[0] + 2, y: Math.max(row[1] + 9 * scale, 9 * scale), style: `font-size:${8 * scale}px` };
+        overlay.append(create("text", attributes, classes[row[4]] + score));
       }
     }
     holder.append(img, overlay);

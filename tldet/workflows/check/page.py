@@ -72,12 +72,12 @@ def _section(code: str, found: Sequence[Finding], images: _Images) -> Section:
 def _card(finding: Finding, images: _Images) -> str:
     tags = list(images.tags(finding))
     shown = f'<div class="pair">{"".join(tags)}</div>' if len(tags) > 1 else "".join(tags)
-    place, _, _ = line_of(finding).partition(f": {finding.message}")
+    location, _, _ = line_of(finding).partition(f": {finding.message}")
     score = "" if finding.score is None else f" (score {finding.score:.2f})"
     more = f" ({finding.others:,} more)" if finding.others else ""
     fix = f'<p class="fix">{escape(finding.fix)}{" (by --fix)" if finding.repairs else ""}</p>' if finding.fix else ""
     text = f"<p>{escape(finding.message)}{score}{more}</p>{fix}"
-    return f'<article>{shown}{text}<p class="dim">{escape(place)}</p></article>'
+    return f'<article>{shown}{text}<p class="dim">{escape(location)}</p></article>'
 
 
 class _Images:

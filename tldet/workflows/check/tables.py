@@ -37,12 +37,12 @@ def show_findings(findings: Sequence[Finding], splits: Mapping[str, Mapping[str,
 
 def line_of(finding: Finding) -> str:
     """Return a finding in one line: file, annotation and image, message, fix."""
-    place = [finding.file]
+    location = [finding.file]
     if finding.annotation is not None:
         known = finding.annotation
         name = f"annotation id {known}" if isinstance(known, int) else known
-        place += [] if finding.message.startswith(name) else [name]
+        location += [] if finding.message.startswith(name) else [name]
     if finding.image is not None:
-        place.append(finding.image)
+        location.append(finding.image)
     more = f" ({finding.others:,} more)" if finding.others else ""
-    return f"{': '.join(place)}: {finding.message}{more}" + (f"; {finding.fix}" if finding.fix else "")
+    return f"{': '.join(location)}: {finding.message}{more}" + (f"; {finding.fix}" if finding.fix else "")

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _NOTE = "# Written by `tldet extend`; resume with `tldet extend --out {folder} --resume`.\n"
-# Files that a start writes to the folder of the run.
+# Files that a new run writes to its folder.
 _STARTED = (*(f"{DATA}/{name}" for name in (TRAIN, VAL, *WRITTEN)), REPORT, *SPLIT)
 
 

@@ -45,7 +45,7 @@ class _Variant:
 
     def undone_by(self, options: Mapping[str, Any]) -> str | None:
         """Return the first config option that would undo the variant; None if there is none."""
-        cosine = option_value(options, COSINE) or "none"  # "fixed" and "learned" are both cosine classifiers
+        cosine = option_value(options, COSINE) or "none"  # "fixed" and "trainable" are both cosine classifiers
         controlled = [COSINE] if (cosine != "none") != self.cosine else []
         return conflicting_key(options, [*controlled, "freeze"] if self.frozen else controlled)
 

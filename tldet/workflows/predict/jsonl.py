@@ -51,7 +51,7 @@ class Scan:
     Attributes:
         path: the file.
         run: settings of the run.
-        places: (index, offset in the file) of each result, by path and frame number; if a result has several lines, the
+        lines: (index, offset in the file) of each result, by path and frame number; if a result has several lines, the
             last one counts.
         done: number of frames of each completed input, by path; 1 for images.
         failed: error of each input that could not be read, by path.
@@ -61,7 +61,7 @@ class Scan:
 
     path: Path
     run: dict[str, Any] = field(default_factory=dict)
-    places: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
+    lines: dict[tuple[str, int], tuple[int, int]] = field(default_factory=dict)
     done: dict[str, int] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     end: int = 0
@@ -76,7 +76,7 @@ class Scan:
         elif line.frames is not None:
             self.done[line.path] = line.frames
         else:
-            self.places[line.path, WHOLE if line.frame is None else line.frame] = line.index, self.end
+            self.lines[line.path, WHOLE if line.frame is None else line.frame] = line.index, self.end
             if line.frame is None:
                 self.done[line.path] = 1
         if line.path in self.done:
@@ -89,7 +89,7 @@ class Scan:
         """
         return sorted(
             (index, path, frame, offset)
-            for (path, frame), (index, offset) in self.places.items()
+            for (path, frame), (index, offset) in self.lines.items()
             if frame < self.done.get(path, frame + 1)
         )
 
@@ -136,7 +136,7 @@ def _decoded(text: bytes) -> _Line:
 
 def read_lines(scans: Sequence[Scan]) -> Iterator[dict[str, Any]]:
     """Yield the results of several files in the order of the inputs; a result in several files is yielded once."""
-    order = sorted((place, number) for number, one in enumerate(scans) for place in one.offsets())
+    order = sorted((offset, number) for number, one in enumerate(scans) for offset in one.offsets())
     files = [one.path.open("rb") for one in scans]
     last: tuple[str, int] | None = None
     try:

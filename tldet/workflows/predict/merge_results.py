@@ -128,19 +128,19 @@ def _left(one: Scan) -> int:
 
 
 def _counts(scans: Sequence[Scan]) -> MergedResults:
-    places = [place for one in scans for place in one.places]
-    distinct = set(places)
+    keys = [key for one in scans for key in one.lines]
+    distinct = set(keys)
     images = sum(frame == WHOLE for _, frame in distinct)
     done = {path for one in scans for path in one.done}
     failed = {path: reason for one in scans for path, reason in one.failed.items() if path not in done}
     missing = sum(map(_left, scans))
-    return MergedResults(images, len(distinct) - images, failed, missing, len(places) - len(distinct))
+    return MergedResults(images, len(distinct) - images, failed, missing, len(keys) - len(distinct))
 
 
 def _write_jsonl(path: Path, scans: Sequence[Scan]) -> None:
     """Write one JSON Lines file, like that of a run without shards."""
     run: dict[str, Any] = {**scans[0].run, "shard": "1/1", "inputs": sum(int(one.run["inputs"]) for one in scans)}
-    ends = [{"path": p, "frames": n} for one in scans for p, n in one.done.items() if (p, WHOLE) not in one.places]
+    ends = [{"path": p, "frames": n} for one in scans for p, n in one.done.items() if (p, WHOLE) not in one.lines]
     errors = [{"path": p, "error": reason} for p, reason in _counts(scans).failed.items()]
     head: list[dict[str, Any]] = [{"run": run}, *errors]
     with replacing(path) as file:

@@ -87,19 +87,19 @@ class ResultsWriter:
         """
         self.summary.detections += len(detections)
         path = source.path.as_posix()
-        place = {"path": path, "index": self._index[source], **({} if frame is None else {"frame": frame})}
+        record = {"path": path, "index": self._index[source], **({} if frame is None else {"frame": frame})}
         name = path if frame is None else f"{path}#{frame}"
         found: list[dict[str, Any]]
         if self.numbering:
             image_id, file_name = self.numbering.image(name)
-            place |= {"image_id": image_id, "file_name": file_name}
+            record |= {"image_id": image_id, "file_name": file_name}
             found = self.numbering.records(detections, name)
         else:
-            place |= {"file_name": name}
+            record |= {"file_name": name}
             rows = zip(detections.to_coco(0, self._ids), detections.names(), strict=True)
             found = [{**record, "category_name": category} for record, category in rows]
         objects = [{k: v for k, v in one.items() if k not in ("image_id", "file_name")} for one in found]
-        self.store.append({**place, "width": size[1], "height": size[0], "detections": objects})
+        self.store.append({**record, "width": size[1], "height": size[0], "detections": objects})
 
     def end_video(self, source: InputSource, frames: int) -> None:
         """Record that a video is complete."""

@@ -23,8 +23,8 @@ def log_problems(train: AnyDataset, val: AnyDataset | None) -> None:
         groups[finding.file, finding.code].append(finding)
     for (file, code), found in groups.items():
         more = f" (and {len(found) - 1:,} more)" if len(found) > 1 else ""
-        place = "" if found[0].annotation is None else f"annotation id {found[0].annotation}: "
-        log.warning("%s: %s: %s%s%s; see tldet check", file, CODES[code][1], place, found[0].message, more)
+        object = "" if found[0].annotation is None else f"annotation id {found[0].annotation}: "
+        log.warning("%s: %s: %s%s%s; see tldet check", file, CODES[code][1], object, found[0].message, more)
 
 
 def _problems(train: AnyDataset, val: AnyDataset | None) -> Iterator[Finding]:

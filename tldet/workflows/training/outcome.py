@@ -60,7 +60,7 @@ class Outcome:
         return html_table("training", ("", ""), rows.items()) + (self.result._repr_html_() if self.result else "")
 
 
-class ResultKeeper:
+class ResultCallback:
     """Hook that stores the COCO result in the checkpoint of weights that were just evaluated."""
 
     def __init__(self, validation: Validation) -> None:

@@ -111,7 +111,7 @@ def removed_on_failure(folder: Path, *names: str) -> Iterator[None]:
 
     Args:
         folder: folder of the run.
-        names: files that the start writes; existing ones are kept.
+        names: files that a new run writes; existing ones are kept.
     """
     new = [folder / name for name in names if not (folder / name).exists()]
     folders = [path for path in dict.fromkeys([*(file.parent for file in new), folder]) if not path.is_dir()]
@@ -127,7 +127,7 @@ def removed_on_failure(folder: Path, *names: str) -> Iterator[None]:
 
 
 def resumes(folder: Path, *, startable: bool) -> bool:
-    """Decide if ``--resume`` resumes a run or starts one; log a start.
+    """Decide if ``--resume`` resumes a run or starts one; log that a new run starts.
 
     Args:
         folder: folder of the run.
@@ -148,7 +148,7 @@ def resumes(folder: Path, *, startable: bool) -> bool:
 
 
 def has_checkpoint(folder: Path, init_from: str | Path | None) -> bool:
-    """Return True if there is a run to resume; log a start otherwise."""
+    """Return True if there is a run to resume; log that a new run starts otherwise."""
     if not checkpoint.steps_in(folder):
         start_over(folder)
         return False
@@ -181,7 +181,7 @@ def read_run(
 
     Args:
         folder: folder of the run.
-        given: arguments by name; those that are not None must equal those of the start of the run.
+        given: arguments by name; those that are not None must equal those with which the run was started.
         options: config options ``a.b=c``.
         schema: allowed keys of the config.
         note: see :class:`RunFiles`.

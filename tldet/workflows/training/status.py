@@ -104,7 +104,7 @@ class RunStatus(logging.Handler):
         self.values["data"] = list(data)
 
     def before_train(self, runner: Trainer) -> None:
-        """Write the status of the start; a resumed run keeps its earlier warnings and AP by class."""
+        """Write the first status; a resumed run keeps its earlier warnings and AP by class."""
         before = read_status(self.path) if runner.state.step else {}
         self.values["warnings"] = [*before.get("warnings", []), *self.values["warnings"]][-MOST_WARNINGS:]
         self.values |= {key: before[key] for key in ("last", "best") if key in before}

@@ -26,7 +26,7 @@ from tldet.workflows.training.data_summary import split_lines
 from tldet.workflows.training.datasets import AnyDataset, build_dataset, check_has_objects, check_images
 from tldet.workflows.training.initial_weights import LoadedWeights, WeightsSource, initial_weights
 from tldet.workflows.training.meta import versions
-from tldet.workflows.training.outcome import Outcome, ResultKeeper, stored_result
+from tldet.workflows.training.outcome import Outcome, ResultCallback, stored_result
 from tldet.workflows.training.recipes import load_config
 from tldet.workflows.training.report import print_outcome
 from tldet.workflows.training.request import TrainRequest
@@ -109,7 +109,7 @@ def run_training(
         run = _prepared(cfg, settings, request, folder, source, world)
         trainer, best = assemble(run), BestDetections(run.validation)
         if isinstance(run.validation, Validation):
-            trainer.hooks.insert(0, ResultKeeper(run.validation))
+            trainer.hooks.insert(0, ResultCallback(run.validation))
         if report:
             trainer.hooks.insert(0, best)
         status.follow(trainer, run.summary, run.validation)

@@ -131,7 +131,7 @@ class Growth(Suite):
 
     def draw(self, path: Path) -> Path | None:
         """Plot time and memory."""
-        from tldet.visualize.curves import draw_growth
+        from benchmarks.plots import draw_growth
 
         seconds = {c.name: [(p.x, p.seconds.median) for p in c.points] for c in self.curves}
         memory = {c.name: [(p.x, p.memory_mb) for p in c.points] for c in self.curves}

@@ -102,6 +102,10 @@ def test_a_file_has_at_most_250_lines_and_a_head_350() -> None:
         assert len(path.read_text(encoding="utf-8").splitlines()) <= limit, path.relative_to(ROOT)
 
 
+def test_the_training_engine_has_at_most_12_files() -> None:
+    assert len([path for path in (ROOT / "engine").glob("*.py") if path.name != "__init__.py"]) <= 12
+
+
 def graph() -> dict[str, set[str]]:
     """The modules that each module imports, wherever in it, except for types."""
     paths = {".".join(("tldet", *path.relative_to(ROOT).with_suffix("").parts)): path for path in FILES}

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.plots import plot_panels
 from benchmarks.quality.plan import Speeds
 from benchmarks.quality.summary import AREA, Mean, Results
 from tldet.evaluation.statistics import Interval
 from tldet.system.output import write_json, write_text
-from tldet.visualize.curves import IntervalSeries, plot_panels
+from tldet.visualize.curves import IntervalSeries
 from tldet.workflows.study.report import PER_RUN_ONLY, RESULTS_NAME
 
 SECTION_NAME, PLOT_NAME = "quality.md", "quality.png"

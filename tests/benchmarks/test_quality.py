@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import machine
+from benchmarks import machine, plots
 from benchmarks.__main__ import main
 from benchmarks.quality import run as run_module
 from benchmarks.quality.datasets import Dataset, check_files, prepare
@@ -148,10 +148,10 @@ def test_the_section_has_tables_method_and_plot(tmp_path: Path) -> None:
 
 def test_a_variant_has_one_color_in_all_panels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     figures: list[Any] = []
-    monkeypatch.setattr(curves, "_save", lambda figure, out: figures.append(figure) or out)
+    monkeypatch.setattr(plots, "save_figure", lambda figure, out: figures.append(figure) or out)
     one = curves.IntervalSeries([(1.0, 0.5, 0.4, 0.6), (3.0, 0.6, 0.6, 0.6)])
     panels = {"x": {"b": one}, "y": {"a": one, "b": one}, "z": {"a": one}, "w": {"a": one}}
-    curves.plot_panels(panels, tmp_path / "a.png", title="t", xlabel="minutes")
+    plots.plot_panels(panels, tmp_path / "a.png", title="t", xlabel="minutes")
     axes = figures[0].axes
     drawn = [{bars.get_label(): bars.lines[0].get_color() for bars in one.containers} for one in axes[:4]]
     assert drawn[0] == {"b": drawn[1]["b"]}

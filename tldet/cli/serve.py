@@ -6,7 +6,6 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from tldet.cli.arguments import add_options, arguments_of
-from tldet.cli.process import import_without_compiler
 from tldet.workflows.serve.request import ServeRequest
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, console: Console) -> None:
     """Run the command."""
-    import_without_compiler()
     from tldet.workflows.serve.serve import serve
 
     serve(**arguments_of(args, ServeRequest, console))

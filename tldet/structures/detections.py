@@ -91,8 +91,9 @@ class Detections:
         names = {tuple(one.class_names) for one in several}
         if len(names) > 1:
             raise ValueError(f"class names differ: {' / '.join(', '.join(one) or 'none' for one in sorted(names))}")
-        columns = (torch.cat([getattr(one, name) for one in several]) for name in ("boxes", "scores", "labels"))
-        joined = cls(*columns, join_masks([one.masks for one in several]), several[0].class_names)
+        columns = ("boxes", "scores", "labels")
+        boxes, scores, labels = (torch.cat([getattr(one, name) for one in several]) for name in columns)
+        joined = cls(boxes, scores, labels, join_masks([one.masks for one in several]), several[0].class_names)
         return joined[joined.scores.argsort(descending=True, stable=True)]
 
     def __len__(self) -> int:

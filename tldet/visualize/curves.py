@@ -1,4 +1,4 @@
-"""Plots of training curves, of means with their intervals, and of growth, as PNG."""
+"""Plots of training curves and of means with their intervals, as PNG."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def plot_curves(runs: dict[str, Path], out: Path) -> Path:
         runs: path of ``log.jsonl`` by name.
         out: output file, PNG.
     """
-    figure = _figure(10, 4)
+    figure = new_figure(10, 4)
     loss, ap = figure.subplots(1, 2)
     for number, (name, path) in enumerate(runs.items()):
         records: list[dict[str, Any]] = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         train = [r for r in records if r["type"] == "train"]
         val = [r for r in records if r["type"] == "val"]
-        style = _style(number)
+        style = series_style(number)
         loss.plot([r["step"] for r in train], [r["loss"] for r in train], **{**style, "marker": ""}, label=name)
         for key, dashes in (("AP50", "--"), ("AP", "-")):
             points = [r["step"] for r in val], [r[key] for r in val]
@@ -37,7 +37,7 @@ def plot_curves(runs: dict[str, Path], out: Path) -> Path:
         axes.grid(alpha=0.3)
     _legend(loss)
     _legend(ap)
-    return _save(figure, out)
+    return save_figure(figure, out)
 
 
 @dataclass(frozen=True)
@@ -62,46 +62,18 @@ def plot_intervals(series: Mapping[str, IntervalSeries], out: Path, *, title: st
         title: title of the plot.
         xlabel: label of the x axis.
     """
-    figure = _figure(7, 4.5)
+    figure = new_figure(7, 4.5)
     axes = figure.subplots()
-    _draw_intervals(axes, series, list(series))
+    draw_intervals(axes, series, list(series))
     _legend(axes)
     axes.set(title=title, xlabel=f"{xlabel} (log scale)", ylabel="COCO AP (0 to 1)")
-    return _save(figure, out)
+    return save_figure(figure, out)
 
 
-def plot_panels(panels: Mapping[str, Mapping[str, IntervalSeries]], out: Path, *, title: str, xlabel: str) -> Path:
-    """Plot means with their intervals by a number, as :func:`plot_intervals`, in several panels with one legend.
-
-    Args:
-        panels: series by name, by the title of their panel; a name has the same color in all panels.
-        out: output file, PNG.
-        title: title of the plot.
-        xlabel: label of the x axes.
-    """
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    figure = _figure(4 * columns, 3.2 * rows + 0.8)
-    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
-    names = list(dict.fromkeys(name for series in panels.values() for name in series))
-    handles: dict[str, Any] = {}
-    for axes, (heading, series) in zip(grid, panels.items(), strict=False):
-        _draw_intervals(axes, series, names)
-        axes.set(title=heading, xlabel=f"{xlabel} (log scale)", ylabel="COCO AP (0 to 1)")
-        lines, labels = axes.get_legend_handles_labels()
-        handles |= dict(zip(labels, lines, strict=True))
-    for axes in grid[len(panels) :]:
-        axes.axis("off")
-    shown = [handles[name] for name in names]
-    figure.legend(shown, names, loc="outside lower center", ncols=4, frameon=False)
-    figure.suptitle(title)
-    return _save(figure, out)
-
-
-def _draw_intervals(axes: Any, series: Mapping[str, IntervalSeries], names: Sequence[str]) -> None:
+def draw_intervals(axes: Any, series: Mapping[str, IntervalSeries], names: Sequence[str]) -> None:
     """Draw means with their intervals, and fitted curves, on a log x axis; ``names`` are in the order of the styles."""
     for name, one in series.items():
-        style = _style(names.index(name))
+        style = series_style(names.index(name))
         x, mean, low, high = np.array(one.points).T
         errors = np.maximum([mean - low, high - mean], 0)
         line = {**style, "linestyle": "none"} if one.curve else style
@@ -126,7 +98,7 @@ def plot_variants(points: Mapping[str, tuple[float, float, float]], out: Path, *
         out: output file, PNG.
         title: title of the plot.
     """
-    figure = _figure(7, 1.6 + 0.34 * len(points))
+    figure = new_figure(7, 1.6 + 0.34 * len(points))
     axes = figure.subplots()
     mean, low, high = np.array(list(points.values())).T
     rows = np.arange(len(points))
@@ -140,31 +112,10 @@ def plot_variants(points: Mapping[str, tuple[float, float, float]], out: Path, *
     figure.suptitle(title, fontsize=11)
     axes.set(xlabel="COCO AP (0 to 1)", ylabel="variant")
     axes.grid(alpha=0.3, axis="x")
-    return _save(figure, out)
+    return save_figure(figure, out)
 
 
-def draw_growth(sides: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], out: Path) -> Path:
-    """Plot the growth of time or memory with the amount of work, relative to the smallest amount.
-
-    Args:
-        sides: curves by unit, one plot each; each curve has a name and points (work, value) in ascending order.
-        out: output file, PNG.
-    """
-    figure = _figure(6 * len(sides), 5)
-    for axes, (unit, curves) in zip(figure.subplots(1, len(sides), squeeze=False)[0], sides.items(), strict=True):
-        most = max(points[-1][0] / points[0][0] for points in curves.values())
-        axes.plot([1, most], [1, most], "k:", label="proportional")
-        for number, (name, points) in enumerate(curves.items()):
-            x, y = np.array(points, np.float64).T
-            label = f"{name}: {y[0]:.3g} to {y[-1]:.3g}"
-            axes.plot(x / x[0], y / max(y[0], 1e-9), **{**_style(number), "markersize": 3}, label=label)
-        axes.set(xscale="log", yscale="log", xlabel="amount of work (relative)", ylabel=f"{unit} (relative)")
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=7, title=unit, loc="upper left", bbox_to_anchor=(0, -0.15), frameon=False)
-    return _save(figure, out)
-
-
-def _style(number: int) -> dict[str, Any]:
+def series_style(number: int) -> dict[str, Any]:
     """Return color, dashes and marker of a curve, distinguishable in print and with color blindness."""
     named = (("color", COLORS), ("linestyle", DASHES), ("marker", MARKERS))
     return {"markersize": 6, **{key: values[number % len(values)] for key, values in named}}
@@ -175,14 +126,14 @@ def _legend(axes: Any) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, fontsize=8, frameon=False, handlelength=3.5)
 
 
-def _save(figure: Any, out: Path) -> Path:
+def save_figure(figure: Any, out: Path) -> Path:
     """Write a figure as PNG."""
     with replacing(out) as file:
         figure.savefig(file, format="png", dpi=150)
     return out
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
     """Create a figure with a size in inches, without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

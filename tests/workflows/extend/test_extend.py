@@ -204,7 +204,9 @@ def test_missing_metrics_are_shown_as_a_dash() -> None:
     ]
 
 
-@pytest.mark.parametrize(("head", "score"), [("MaskRCNNHead", 0.7), ("CascadeRCNNHead", 0.7), ("GFLHead", 0.3)])
+@pytest.mark.parametrize(
+    ("head", "score"), [("MaskRCNNHead", 0.7), ("CascadeRCNNHead", 0.7), ("GFLHead", 0.3), ("DFineHead", 0.3)]
+)
 def test_the_config_states_the_distillation_settings(tmp_path: Path, head: str, score: float) -> None:
     (tmp_path / "old.pt").write_bytes(b"old")
     config: dict[str, Any] = {"model": {"head": {"type": head}}, "optimizer": {"lr": 1}, "hooks": [1], "l2_sp": {}}

@@ -27,12 +27,15 @@ class Head(nn.Module):
     Attributes:
         class_layers: dotted names of the layers whose output rows belong to classes; their weights are transferred by
             class name.
-        background_layers: (optional) those of them whose last row is the background.
+        background_layers: those of them whose last row is the background.
+        softmax: the scores are a softmax over the classes and the background, not a sigmoid for each class.
         predicts_masks: the head predicts instance masks, and its loss needs them.
         mask_threshold, mask_paste: see :class:`~tldet.structures.masks.InstanceMasks`.
     """
 
     class_layers: tuple[str, ...] = ()
+    background_layers: tuple[str, ...] = ()
+    softmax: bool = False
     predicts_masks: bool = False
     mask_threshold: float = 0.5
     mask_paste: Paste = "sampled"

@@ -78,7 +78,7 @@ class CascadeRCNNHead(Head):
         mask: settings of the mask branches; None for boxes only.
     """
 
-    background_layers: tuple[str, ...] = ()  # one per stage
+    softmax = True
 
     def __init__(
         self,

@@ -40,6 +40,7 @@ class FasterRCNNHead(Head):
     """
 
     background_layers = ("box.cls_score",)
+    softmax = True
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ class MaskRCNNHead(Head):
 
     predicts_masks = True
     background_layers = ("box.cls_score",)
+    softmax = True
 
     def __init__(
         self,

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 Values = Sequence[Any] | NDArray[Any]
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (1, 1)))
-MARKERS = ("o", "s", "^", "D", "v", "P")
+# Lists without a common length: lines get the same style again after 210, not after 6.
+DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _INK = "#01020a"  # text and axes; the color of the text on a page
 _SIZE = (4.4, 3.3)  # inches, so that text is readable on a narrow display
 _BARS, _LABELED = 12, 25  # maximum number of bars, and of labeled matrix rows, at the normal size

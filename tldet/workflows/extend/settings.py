@@ -86,5 +86,5 @@ def _data(config: Mapping[str, Any], size: Mapping[str, int], data: ExtendData) 
 def _teacher(path: Path, head: str) -> dict[str, Any]:
     HEADS.import_from_location()
     own = {field.name: field.default for field in fields(DistillSettings)}  # in the config, to be changed there
-    own["score_thr"] = SURE[hasattr(HEADS.get(head), "background_layers")]
+    own["score_thr"] = SURE[getattr(HEADS.get(head), "softmax", False)]
     return {"teacher": str(real_path(path)), "sha256": file_hash(path), **own}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
+
+from tldet.system.progress import notebook_display
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -193,16 +194,6 @@ class NotebookReporter(Reporter):
         if self._handle is not None:
             self._last = self._clock()
             self._handle.update({"text/plain": "\n".join([*self._lines, self._current])}, raw=True)
-
-
-def notebook_display() -> Callable[..., Any] | None:
-    """Return ``IPython.display.display`` in a notebook; None elsewhere, including an IPython shell."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    if shell is None or not hasattr(shell, "kernel"):
-        return None
-    from IPython.display import display
-
-    return cast("Callable[..., Any]", display)
 
 
 def make_reporter(console: Console | None, shown: Sequence[str] | None = None) -> Reporter:

@@ -22,6 +22,7 @@ from tldet.errors import ConfigError, DataError, OutputError
 from tldet.system.inputs import exists, is_file, is_folder
 from tldet.system.locks import is_unused, locked
 from tldet.system.output import Replacement, make_folder, naming, write_json
+from tldet.system.progress import progress_bars
 from tldet.text import counted
 from tldet.workflows.command_requests import CONVERT_TARGETS, ConvertRequest
 from tldet.workflows.requests import takes
@@ -80,7 +81,7 @@ def convert(request: ConvertRequest) -> ConvertReport:
     if not exists(path):
         raise DataError(f"{path}: no such file or folder")
     _refuse_earlier(folder)
-    with locked(folder), _progress(request.console) as progress:
+    with locked(folder), progress_bars(request.console) as progress:
         _refuse_earlier(folder)
         found = _read(request, folder / "frames")
         written = _write(found, request.to, folder, request.voc_boxes or "auto")
@@ -95,12 +96,6 @@ def _refuse_earlier(folder: Path) -> None:
     if is_file(folder) or (is_folder(folder) and not is_unused(folder)):
         what = "contains an earlier conversion" if is_file(folder / _REPORT) else "is not empty"
         raise OutputError(f"{folder}: {what}; choose another --out or remove it")
-
-
-def _progress(console: Console | None) -> Progress:
-    from rich.progress import Progress
-
-    return Progress(console=console, disable=console is None, transient=True)
 
 
 def _read(request: ConvertRequest, frames: Path) -> Dataset:

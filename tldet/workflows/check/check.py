@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tldet.data.checks.findings import SEVERITIES, Finding, Severity, reaches
 from tldet.system.output import check_output, refuse_same, write_json
+from tldet.system.progress import progress_bars
 from tldet.workflows.check.fix import Repaired, refuse_sources, repair, write_repaired
 from tldet.workflows.check.page import write_check_page
 from tldet.workflows.check.problems import find_problems
@@ -18,8 +19,7 @@ from tldet.workflows.check.tables import show_findings
 from tldet.workflows.requests import takes
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.progress import Progress
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def check(request: CheckRequest) -> CheckReport:
     refuse_same(outputs)
     for path in outputs:
         check_output(path, [request.data])
-    with _progress(request.console) as progress:
+    with progress_bars(request.console) as progress:
         source = open_check_source(request)
         for path in outputs:
             check_output(path, source.files)
@@ -99,12 +99,6 @@ def _order(finding: Finding) -> tuple[int, str, float]:
     """Return the sort key: severity, then code; label errors of one severity are sorted together, by score."""
     code = finding.code if finding.score is None else "label"
     return -SEVERITIES.index(finding.severity), code, -(finding.score or 0.0)
-
-
-def _progress(console: Console | None) -> Progress:
-    from rich.progress import Progress
-
-    return Progress(console=console, disable=console is None, transient=True)
 
 
 def _write(request: CheckRequest, source: CheckSource, report: CheckReport) -> None:

@@ -13,6 +13,7 @@ from tldet.components import require_components
 from tldet.config import Config, parse_options
 from tldet.errors import TrainingError
 from tldet.system.locks import locked
+from tldet.system.progress import progress_bars
 from tldet.transfer.class_match import MatchSettings, few, read_class_aliases
 from tldet.transfer.restore import restore
 from tldet.workflows.command_requests import TestRequest
@@ -104,13 +105,11 @@ def _old(state: Mapping[str, Any]) -> dict[str, int]:
 
 def _prepared(request: ExtendRequest, path: Path, config: Mapping[str, Any], state: Mapping[str, Any]) -> ExtendData:
     """Write the data of the run to its folder."""
-    from rich.progress import Progress
-
     aliases = read_class_aliases(request.class_aliases) if request.class_aliases else {}
-    match, console = MatchSettings(aliases, tuple(request.fold_names)), request.console
+    match = MatchSettings(aliases, tuple(request.fold_names))
     folder = request.folder / DATA
     given = find_input(request, config, lambda: require_components(path, state, "data"))
-    with Progress(console=console, disable=console is None, transient=True) as progress:
+    with progress_bars(request.console) as progress:
         track = partial(progress.track, description="comparing images")
         skip = request.on_bad_image == "skip"
         return prepare_data(given, _old(state), match, folder, track, missing=skip)

@@ -19,6 +19,7 @@ from tldet.system.downloads import DownloadLimits, Progress, download
 from tldet.system.inputs import is_file, is_folder
 from tldet.system.locks import is_unused, locked
 from tldet.system.output import make_folder, naming, write_json
+from tldet.system.progress import progress_bars
 from tldet.system.unpacking import is_archive, unpack
 from tldet.text import counted
 from tldet.workflows.get_data.convert import Arranged, arrange
@@ -144,10 +145,10 @@ def _recorded(record: Path) -> str:
 
 @contextlib.contextmanager
 def _progress(console: Console | None, name: str) -> Iterator[Progress]:
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
 
     columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
-    with Progress(*columns, console=console, disable=console is None, transient=True) as shown:
+    with progress_bars(console, *columns) as shown:
         task = shown.add_task(name, total=None)
         yield lambda received, total: shown.update(task, completed=received, total=total)
 

@@ -25,6 +25,7 @@ from tldet.errors import DataError
 from tldet.system.inputs import is_file, is_folder
 from tldet.system.locks import is_unused, locked
 from tldet.system.output import make_folder, write_json
+from tldet.system.progress import progress_bars
 from tldet.workflows.merge.notes import class_notes, shared_note, split_notes
 from tldet.workflows.merge.report import MergeReport, changed_ids, class_rows, input_row, split_row
 from tldet.workflows.merge.request import MergeRequest
@@ -32,7 +33,6 @@ from tldet.workflows.merge.tables import show_merge
 from tldet.workflows.requests import takes
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def merge(request: MergeRequest) -> MergeReport:
     source = SourceOptions(request.format, request.voc_boxes or "auto")
     given = find_inputs([Path(path) for path in request.inputs], [Path(path) for path in request.images], source)
     _refuse_earlier(folder)
-    with locked(folder), _progress(console) as progress:
+    with locked(folder), progress_bars(console) as progress:
         _refuse_earlier(folder)  # again: another merge may have ended just now
         aliases = Path(request.aliases) if request.aliases else None
         try:
@@ -69,12 +69,6 @@ def merge(request: MergeRequest) -> MergeReport:
         log.warning("%s", note)
     log.info("saved to %s; train with tldet finetune --data %s", folder, folder)
     return report
-
-
-def _progress(console: Console | None) -> Progress:
-    from rich.progress import Progress
-
-    return Progress(console=console, disable=console is None, transient=True)
 
 
 def _refuse_earlier(folder: Path) -> None:

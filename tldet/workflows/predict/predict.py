@@ -19,6 +19,7 @@ from tldet.inference.threads import grouped
 from tldet.inference.video import STANDARD, Frame, Video, camera
 from tldet.inference.writer import drawn_video
 from tldet.runtime.images import MAX_PIXELS
+from tldet.system.progress import progress_bars
 from tldet.system.signals import Interrupts
 from tldet.text import counted
 from tldet.visualize.labels import without_font
@@ -161,11 +162,7 @@ class _Run:
                 self.console.print(text, markup=False, highlight=False)
 
     def progress(self) -> Progress:
-        from rich.progress import Progress
-
-        console = self.console
-        shown = console is not None and (console.is_terminal or console.is_jupyter)
-        return Progress(console=console, disable=not shown, transient=True)
+        return progress_bars(self.console)
 
     def _moving(self, source: InputSource, progress: Progress) -> None:
         """Predict on a video or a camera.

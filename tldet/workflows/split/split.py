@@ -26,6 +26,7 @@ from tldet.errors import ConfigError, DataError, OutputError
 from tldet.system.inputs import exists, is_file, is_folder
 from tldet.system.locks import is_unused, locked
 from tldet.system.output import make_folder, write_json
+from tldet.system.progress import progress_bars
 from tldet.text import counted
 from tldet.workflows.requests import takes
 from tldet.workflows.split.request import SplitRequest
@@ -91,7 +92,7 @@ def split(request: SplitRequest) -> SplitReport:
     folder = Path(request.out)
     source = _source(request)
     _refuse_earlier(folder)
-    with locked(folder), _progress(request.console) as progress:
+    with locked(folder), progress_bars(request.console) as progress:
         _refuse_earlier(folder)
         report = _divided(request, source, shares, folder, progress)
         write_json(folder / REPORT, asdict(report), indent=2)
@@ -141,12 +142,6 @@ def _refuse_earlier(folder: Path) -> None:
     if is_file(folder) or (is_folder(folder) and not is_unused(folder)):
         what = "contains an earlier split" if is_file(folder / REPORT) else "is not empty"
         raise OutputError(f"{folder}: {what}; choose another --out or remove it")
-
-
-def _progress(console: Console | None) -> Progress:
-    from rich.progress import Progress
-
-    return Progress(console=console, disable=console is None, transient=True)
 
 
 def _divided(

@@ -189,3 +189,40 @@ def test_prediction_checks_its_arguments(options: dict[str, Any], message: str) 
     with pytest.raises(ConfigError) as caught:
         tldet.predict("c.pt", "a.jpg", **options)
     assert str(caught.value) == message
+
+
+def test_results_have_short_reprs_and_html(tmp_path: Path) -> None:
+    from tldet.engine.state import TrainResult
+    from tldet.workflows.export.result import ExportResult
+    from tldet.workflows.extend.report import ClassMetrics, ExtendReport
+    from tldet.workflows.fewshot.summary import FewShotReport
+    from tldet.workflows.predict.summary import Summary
+    from tldet.workflows.study.report import StudyReport
+    from tldet.workflows.training.train_classifier import Pretrained
+
+    metrics = ("base_AP", "base_AP50", "novel_AP", "novel_AP50")
+    shots = {"variant": "a<b", "shots": 5, "seed": 0, **dict.fromkeys(metrics, 0.25)}
+    records = [{"category_name": "c<d", "score": 0.5}] * 500
+    results = {
+        "StudyReport(2 runs: a is better)": StudyReport([{"settings": "x" * 999}] * 2, [], [], ["a is better"]),
+        "ExtendReport(AP of old classes -0.100, AP of new classes 0.300, checkpoint 'best.pt')": ExtendReport(
+            ("a<b",), ("c",), ClassMetrics({"a<b": 0.5}), ClassMetrics({"a<b": 0.4, "c": 0.3}), "best.pt"
+        ),
+        "FewShotReport(AP of novel classes: a<b with 5 shots 0.250)": FewShotReport(
+            dict.fromkeys(metrics, 0.5), [shots]
+        ),
+        "Summary(3 images, 500 detections, 1.5 images/s)": Summary(3, detections=500, seconds=2.0, records=records),
+        "ExportResult(file m.onnx, verification passed, AP 0.500 before, 0.499 after)": ExportResult(
+            Path("m.onnx"), before=0.5, after=0.499, quantization={"parts": ["x"] * 999}
+        ),
+        "Pretrained(backbone b.safetensors, steps 7, top1 0.500)": Pretrained(
+            tmp_path, TrainResult(7, 0.5, 7, {}, 9.0, "finished", None, None), Path("b.safetensors"), {"top1": 0.5}
+        ),
+    }
+    for text, result in results.items():
+        assert repr(result) == text
+        html = result._repr_html_()  # type: ignore[attr-defined]
+        assert html.startswith("<table>")
+        assert "<b>" not in html
+        assert "a<b" not in html
+        assert "c<d" not in html

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import TYPE_CHECKING
 
 from tldet.runtime.errors import counted as counted
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def are(number: int) -> str:
     """Return ``is`` for 1 and ``are`` for other numbers."""
     return "is" if number == 1 else "are"
+
+
+def table_as_html(table: Table) -> str:
+    """Return a rich table as HTML; markup in its cells is kept as text."""
+    rows = zip(*(column.cells for column in table.columns), strict=True)
+    return html_table(str(table.title or ""), [str(column.header) for column in table.columns], rows)
 
 
 def html_table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]], note: str = "") -> str:

@@ -106,6 +106,10 @@ class Trainer:
         self.stop_reason: str | None = None
         self.all_stop = False  # a process has called stop()
 
+    def __repr__(self) -> str:
+        name = type(self.model).__name__
+        return f"Trainer({name}, step {self.state.step}, device {self.device}, folder {str(self.work_dir)!r})"
+
     def run(self, *, resume: bool = False) -> TrainResult:
         """Train to the end of the schedule.
 

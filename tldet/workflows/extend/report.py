@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tldet.errors import DataError
+from tldet.evaluation.protocols.result import metric_text
 from tldet.evaluation.report import CocoResult, mean_over
 from tldet.system.output import write_json
+from tldet.text import table_as_html
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,7 +35,7 @@ class ClassMetrics:
         return cls(dict(result.per_class), dict(result.per_class_ap50))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ExtendReport:
     """Metrics of the original and the extended detector on the same images.
 
@@ -50,6 +52,14 @@ class ExtendReport:
     before: ClassMetrics
     after: ClassMetrics = field(default_factory=ClassMetrics)
     checkpoint: str | None = None
+
+    def __repr__(self) -> str:
+        change = "not evaluated" if self.change is None else f"{self.change:+.3f}"
+        new = metric_text(mean_over(self.after.AP, self.new))
+        return f"ExtendReport(AP of old classes {change}, AP of new classes {new}, checkpoint {self.checkpoint!r})"
+
+    def _repr_html_(self) -> str:
+        return table_as_html(self.table())
 
     @property
     def change(self) -> float | None:

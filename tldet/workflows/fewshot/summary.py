@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tldet.evaluation.report import mean_over
 from tldet.evaluation.statistics import Interval, mean_interval
+from tldet.text import table_as_html
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,7 +49,7 @@ def group_metrics(result: _Result, base: Sequence[str], novel: Sequence[str]) ->
     }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FewShotReport:
     """Metrics of an experiment.
 
@@ -59,6 +60,15 @@ class FewShotReport:
 
     before: Mapping[str, float]
     runs: Sequence[Mapping[str, Any]]
+
+    def __repr__(self) -> str:
+        means = (
+            f"{one['variant']} with {one['shots']} shots {one['novel_AP'].interval.mean:.3f}" for one in self.settings()
+        )
+        return f"FewShotReport(AP of novel classes: {', '.join(means) or 'no runs'})"
+
+    def _repr_html_(self) -> str:
+        return table_as_html(self.table())
 
     def settings(self) -> list[dict[str, Any]]:
         """Return the seeds and the :class:`Spread` of each metric for each variant and number of shots."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from tldet.text import counted
+from tldet.text import counted, html_table
 
 
-@dataclass
+@dataclass(repr=False)
 class Summary:
     """Counts and detections of a run.
 
@@ -39,6 +40,13 @@ class Summary:
     seconds: float = 0.0
     resumed: int = 0
     records: list[dict[str, Any]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"Summary({self.describe()})"
+
+    def _repr_html_(self) -> str:
+        classes = Counter(record["category_name"] for record in self.records)
+        return html_table(self.describe(), ("class", "detections"), classes.most_common())
 
     def counts(self) -> str:
         """Describe the numbers of images, frames and detections."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from tldet.evaluation.columns import GroundTruth, labeled_objects
 from tldet.evaluation.loading import load_ground_truth
 from tldet.evaluation.power_law import FARTHEST, PowerLaw, fit
 from tldet.system.output import write_json
-from tldet.text import counted
+from tldet.text import counted, table_as_html
 from tldet.visualize.curves import IntervalSeries, plot_intervals, plot_variants
 from tldet.workflows.study.summary import Compared, Group, compare_variants, groups_of, resolution, uneven
 
@@ -27,7 +28,7 @@ PER_RUN_ONLY = ("settings", "resampled_ap", "resampling")  # only in the files o
 CURVE_POINTS = 60
 
 
-@dataclass
+@dataclass(repr=False)
 class StudyReport:
     """Results of a study.
 
@@ -46,6 +47,12 @@ class StudyReport:
     lines: list[str]
     curve: PowerLaw | None = None
     predictions: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"StudyReport({counted(len(self.runs), 'run')}: {'; '.join(self.lines) or 'no conclusions'})"
+
+    def _repr_html_(self) -> str:
+        return table_as_html(self.table()) + "".join(f"<p>{escape(line)}</p>" for line in self.lines)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain containers for JSON."""

@@ -24,7 +24,7 @@ from tldet.models.classifier import build_classifier
 from tldet.registry import DATASETS
 from tldet.system.determinism import seed_all
 from tldet.system.out_of_memory import Smaller
-from tldet.text import counted
+from tldet.text import counted, html_table
 from tldet.transfer.provenance import TASK, checkpoint_outline, export_backbone
 from tldet.workflows.report.finished import BestDetections, write_run_report
 from tldet.workflows.requests import RunRequest
@@ -48,7 +48,7 @@ TOP = 5
 _NEW_RUN = "start a new run from its weights: another --out and --cfg-options model.backbone.weights={weights}"
 
 
-@dataclass
+@dataclass(repr=False)
 class Pretrained:
     """Result of pretraining.
 
@@ -63,6 +63,16 @@ class Pretrained:
     train: TrainResult
     backbone: Path | None
     metrics: dict[str, float]
+
+    def __repr__(self) -> str:
+        return f"Pretrained({', '.join(f'{name} {value}' for name, value in self._facts().items())})"
+
+    def _repr_html_(self) -> str:
+        return html_table("pretraining", ("", ""), list(self._facts().items()))
+
+    def _facts(self) -> dict[str, object]:
+        found = {name: f"{value:.3f}" for name, value in self.metrics.items()}
+        return {"backbone": self.backbone, "steps": self.train.step, **found}
 
 
 def train_classifier(

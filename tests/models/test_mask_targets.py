@@ -90,7 +90,7 @@ def test_a_perfect_mask_head_reproduces_each_annotation(recipe: str, flip: float
 
 @pytest.mark.parametrize("flip", [0.0, 1.0])
 def test_an_enlarged_mask_has_stairs_that_a_patch_cannot_hold(flip: float) -> None:
-    """At twice the size, a pixel of the annotation is a step of two: finer than the 28 samples of an object of 60 px."""
+    """At twice the size, a pixel of the annotation is a step of two: finer than 28 samples of 60 px."""
     for size in (12, 30, 63, 120, 200):
         own = min(own for own, _ in scores(branch("mask_rcnn_lite0"), size, 2.0, flip))
         assert own >= (0.99 if size <= 30 else 0.975), (size, own)

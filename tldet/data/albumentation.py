@@ -171,7 +171,7 @@ def _nearest(boxes: Boxes, rows: NDArray[np.int64], others: Boxes, owners: NDArr
 def _copies(masks: MaskPixels, boxes: Boxes, rows: NDArray[np.int64]) -> MaskPixels:
     """Restrict the masks (M, H, W) of objects with several copies (mirrored borders) to the box of each copy.
 
-    Albumentations rounds boxes down by up to a pixel: pixels next to the box that are in the box of no copy belong to it.
+    Albumentations rounds boxes by up to a pixel: pixels next to the box that are in the box of no copy belong to it.
     """
     for row in np.flatnonzero(np.bincount(rows) > 1):
         copies = np.flatnonzero(rows == row)

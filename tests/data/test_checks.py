@@ -22,6 +22,7 @@ from tldet.data.images import read_image
 from tldet.errors import DataError
 from tldet.runtime.images import Limits
 from tldet.workflows.training.datasets import check_has_objects, check_images
+from tldet.workflows.training.finetune import finetune
 
 WIDTH, HEIGHT = 60, 40
 BOX = [2, 2, 30, 20]
@@ -76,7 +77,7 @@ def test_complete_files_are_accepted_without_decoding(tmp_path: Path, ending: st
     assert check_file(0, path, Limits(stated=(HEIGHT, WIDTH))).fault is None
 
 
-@pytest.mark.parametrize("ending", [one for one in ENDINGS if one != "gif"])
+@pytest.mark.parametrize("ending", ENDINGS)
 def test_files_that_are_cut_off(tmp_path: Path, ending: str) -> None:
     path = photo(tmp_path / f"a.{ending}")
     half(path)
@@ -86,6 +87,25 @@ def test_files_that_are_cut_off(tmp_path: Path, ending: str) -> None:
     assert fault is not None
     assert fault.position == 3
     assert ("truncated" if ending == "jpg" else "not a readable image") in fault.problem
+
+
+@pytest.mark.parametrize(("frames", "cut"), [(1, 1), (1, 2), (2, 1), (2, 1500)])
+def test_a_gif_is_usable_if_its_first_frame_is_complete(tmp_path: Path, frames: int, cut: int) -> None:
+    """Only the first frame is used: a missing trailer or a later frame that is cut off changes no pixel."""
+    path = tmp_path / "a.gif"
+    pixels = np.random.default_rng(0).integers(0, 256, (frames, HEIGHT, WIDTH, 3), np.uint8)
+    first, *others = [Image.fromarray(one) for one in pixels]
+    first.save(path, save_all=True, append_images=others)
+    whole = read_image(path)
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert check_file(0, path, Limits(stated=(HEIGHT, WIDTH))).fault is None
+    np.testing.assert_array_equal(read_image(path), whole)
+    path.write_bytes(path.read_bytes()[:1500])
+    fault = check_file(0, path, Limits(stated=(HEIGHT, WIDTH))).fault
+    assert fault is not None
+    assert "truncated" in fault.problem
+    with pytest.raises(DataError, match="truncated"):
+        read_image(path)
 
 
 def with_thumbnail(path: Path) -> bytes:
@@ -163,7 +183,7 @@ def test_odd_images(shared: Path) -> None:
 
 def test_metadata_longer_than_the_first_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = photo(tmp_path / "a.jpg", 6, comment=b"x" * 60_000, icc_profile=b"x" * 30_000)
-    monkeypatch.setattr(files, "read_reduced", None)
+    monkeypatch.setattr(files, "decode_image", None)
     assert check_file(0, path, Limits(stated=(WIDTH, HEIGHT))).fault is None
 
 
@@ -186,6 +206,39 @@ def test_all_are_listed_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture
         CocoDataset(str(path), str(tmp_path / "d")).check_images()
     for name in ("2.jpg", "5.jpg", "7.jpg"):
         assert str(tmp_path / "d" / name) in caplog.text
+
+
+ROTATED = "sizes differ: file 40 x 60 (EXIF orientation 6), JSON 60 x 40 (the size before the EXIF rotation)"
+
+
+def make_mixed(folder: Path) -> dict[str, str]:
+    """Rotated, truncated and good images, and the problem of each bad one."""
+    folder.mkdir()
+    for name, orientation in (("a.jpg", 1), ("b.jpg", 6), ("c.jpg", 1), ("d.gif", 1), ("e.png", 6), ("f.png", 1)):
+        photo(folder / name, orientation)
+    for name in ("g.jpg", "h.webp"):
+        photo(folder / name, 6)
+    for name in ("c.jpg", "d.gif", "f.png", "g.jpg"):
+        half(folder / name)
+    wrong = {"b.jpg": ROTATED, "e.png": "sizes differ: file 40 x 60, JSON 60 x 40; the boxes fit both"}
+    cut = dict.fromkeys(("c.jpg", "g.jpg"), "is a truncated JPEG") | dict.fromkeys(("d.gif", "f.png"), "truncated")
+    return {**wrong, **cut, "h.webp": "sizes differ: file 40 x 60"}
+
+
+def test_rotated_and_truncated_images_are_in_one_list_before_step_1(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    problems = make_mixed(tmp_path / "d")
+    path = data(tmp_path / "d", [BOX] * 8)
+    with pytest.raises(DataError, match="7 of 8 images cannot be used"):
+        finetune(train=path, val=path, images=tmp_path / "d", out=tmp_path / "o", steps=1, report=False)
+    lines = caplog.text.splitlines()
+    for name, problem in problems.items():
+        listed = [line for line in lines if f"/d/{name}: " in line]
+        assert listed, name
+        assert all(problem in line for line in listed)
+    assert not any("/d/a.jpg: " in line for line in lines)
+    assert not list((tmp_path / "o").glob("*.pt"))
 
 
 def test_skip(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from tldet.evaluation.coco import evaluate_files
+from tldet.evaluation.columns import Type
 from tldet.evaluation.loading import load_ground_truth, load_results
 from tldet.evaluation.resample import draws, resampled_ap
 from tldet.evaluation.statistics import percentile_interval
+from tldet.structures import rle
 
 IMAGES, CLASSES = 12, 3
 
@@ -40,8 +42,8 @@ def scene() -> tuple[dict[str, Any], list[dict[str, Any]]]:
     }, found
 
 
-def ap_of(scene: Any, weights: Any) -> list[float]:
-    truth = load_ground_truth(scene[0], "bbox")
+def ap_of(scene: Any, weights: Any, kind: Type = "bbox") -> list[float]:
+    truth = load_ground_truth(scene[0], kind)
     return [float(v) for v in resampled_ap(truth, load_results(scene[1], truth), np.array(weights))]
 
 
@@ -140,3 +142,67 @@ def test_intervals_cover_the_ap_if_most_images_are_labeled_for_one_class() -> No
     assert paired.low is not None
     assert paired.high is not None
     assert paired.low < apart < paired.high
+
+
+def masked(scene: Any) -> Any:
+    """The scene with masks: the left part of each box, so that mask AP and box AP differ."""
+    truth, found = copy.deepcopy(scene)
+    for record in (*truth["annotations"], *found):
+        x, y, w, h = record["bbox"]
+        part = w * (0.5, 0.75, 1.0)[(record["image_id"] + int(x)) % 3]
+        polygon = [[x, y, x + part, y, x + part, y + h, x, y + h]]
+        record["segmentation"] = polygon
+        if "score" in record or record["iscrowd"]:
+            compressed = rle.to_rle(polygon, (300, 300))
+            record["segmentation"] = {**compressed, "counts": compressed["counts"].decode()}
+        if "score" not in record:
+            record["area"] = part * h
+    return truth, found
+
+
+def with_empty_images(scene: Any) -> Any:
+    """Five more images without objects, three of them with a false detection of the first class."""
+    truth, found = copy.deepcopy(scene)
+    truth["images"] += [{"id": 100 + i, "width": 300, "height": 300} for i in range(5)]
+    found += [{**copy.deepcopy(found[0]), "image_id": 100 + i, "score": (0.99, 0.98, 0.05)[i]} for i in range(3)]
+    return truth, found
+
+
+def with_partial_labels(scene: Any) -> Any:
+    truth, found = copy.deepcopy(scene)
+    for number, image in enumerate(truth["images"]):
+        if number % 3:
+            image["labeled_category_ids"] = [number % CLASSES]
+    return truth, found
+
+
+KINDS: list[Type] = ["bbox", "segm"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("partial", [False, True])
+@pytest.mark.parametrize("empty", [False, True])
+def test_each_image_once_of_boxes_and_masks(scene: Any, kind: Type, partial: bool, empty: bool) -> None:
+    """Full and partial labels, crowds, and images without objects, whose false detections count."""
+    full = masked(scene)
+    assert any(one["iscrowd"] for one in full[0]["annotations"])
+    given = with_empty_images(full) if empty else full
+    given = with_partial_labels(given) if partial else given
+    whole, count = evaluate_files(*given, type=kind).AP, len(given[0]["images"])
+    assert 0.05 < whole < 0.95
+    assert ap_of(given, [[1] * count], kind) == pytest.approx([whole], abs=1e-12)
+    chosen = [0, 3, 4, 7, *range(IMAGES, count)]
+    weights = [[int(i in chosen) for i in range(count)]]
+    ids = [given[0]["images"][i]["id"] for i in chosen]
+    expected = evaluate_files(*given, type=kind, image_ids=ids).AP
+    assert ap_of(given, weights, kind) == pytest.approx([expected], abs=1e-12)
+    if empty and not partial:
+        assert whole < evaluate_files(*full, type=kind).AP - 1e-3, "a false detection on an empty image counts"
+    if kind == "segm" and not partial:
+        assert abs(whole - evaluate_files(*given).AP) > 1e-3, "masks, not boxes"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_draw_of_images_without_objects_is_undefined(scene: Any, kind: Type) -> None:
+    given = with_empty_images(masked(scene))
+    assert ap_of(given, [[0] * IMAGES + [1] * 5], kind) == [-1.0]

@@ -137,3 +137,12 @@ def test_it_steps(model: Small) -> None:
 def test_an_unknown_optimizer(model: Small) -> None:
     with pytest.raises((ConfigError, KeyError)):
         build_optimizer(model, {"type": "Adam9", "lr": 0.1}, 4)
+
+
+def test_the_learning_rates_of_a_layer_wise_decay_are_logged(model: Small, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        build_optimizer(model, {"type": "AdamW", "lr": 1.0, "backbone_lr": 0.5, "layer_decay": 0.5}, 4)
+    assert (
+        "layer-wise decay 0.5, backbone_lr 0.5: learning rate x 0.25 (last backbone group) to x 0.0156 (first)"
+        in caplog.text
+    )

@@ -11,11 +11,15 @@ import torch
 
 from tldet import checkpoint
 from tldet.config import Config, parse_options, read_config
+from tldet.data.index import AnnotationIndex
 from tldet.errors import ConfigError, TrainingError
+from tldet.models.detector import build_detector
+from tldet.workflows.study.plan import make_plan
+from tldet.workflows.study.request import TransferStudyRequest
 from tldet.workflows.study.variants import refuse_conflict, transfer_variants
-from tldet.workflows.training.finetune import finetune, with_backbone
-from tldet.workflows.training.initial_weights import check_scratch, from_scratch
-from tldet.workflows.training.request import TransferOptions
+from tldet.workflows.training.finetune import finetune, planned_config, with_backbone
+from tldet.workflows.training.initial_weights import WeightsSource, check_scratch, from_scratch, initial_weights
+from tldet.workflows.training.request import FinetuneRequest, TransferOptions
 from tldet.workflows.training.train import train
 
 
@@ -122,3 +126,26 @@ def test_another_backbone_does_not_keep_a_detector_s_weights(run: Path) -> None:
     assert "weights" not in config["model"]
     assert config["model"]["backbone"]["weights"] is not None
     assert [line for line in lines if line.startswith("--backbone: dropped model.weights")]
+
+
+def test_the_scratch_variant_of_a_study_has_random_weights(digits: Path, run: Path, tmp_path: Path) -> None:
+    """The recipe has the weights of a detector; the variant ``finetuned`` shows that they would be loaded."""
+    path = recipe(tmp_path, run)
+    config = read_config(path).data
+    for key in ("distill", "l2_sp", "class_match", "freeze"):
+        config.pop(key)
+    path.write_text(Config(config).dump())
+    wanted = TransferStudyRequest(digits, out=tmp_path / "s", model=str(path), steps=1, seeds=[0])
+    start = checkpoint.load_checkpoint(run / "best.pt")
+    trained = start["ema"] or start["model"]
+    equal = {}
+    for job in make_plan("transfer", wanted, transfer_variants(["scratch", "finetuned"])).jobs:
+        used = planned_config(FinetuneRequest(out=job.folder, **job.call, steps=1))[0]
+        names = AnnotationIndex.load(used["data"]["train"]["annotations"]).class_names
+        model = build_detector(used["model"], names)
+        loaded = initial_weights(model, WeightsSource(detector=used.get("model.weights.source")))
+        weights = {n: w for n, w in model.state_dict().items() if n.endswith("weight") and w.ndim > 1}
+        equal[job.variant] = sum(torch.equal(weight, trained[name]) for name, weight in weights.items()) / len(weights)
+        assert (loaded.source == "random") == (job.variant == "scratch")
+    assert equal["scratch"] == 0
+    assert equal["finetuned"] > 0.9

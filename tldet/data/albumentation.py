@@ -53,7 +53,7 @@ class _Moved(NamedTuple):
     image: ImageArray
     rows: NDArray[np.int64]  # (M,) object of each box
     boxes: Boxes  # (M, 4)
-    expected: Boxes  # (N, 4) extents of the masks, transformed as boxes; NaN without a mask
+    expected: Boxes  # (M, 4) extent of the mask of each box's object, transformed as a box; NaN without a mask
     masks: MaskPixels | None  # (N, H, W)
 
 
@@ -96,8 +96,9 @@ class Albumentation(SampleTransform):
         share, masks = areas(boxes) / np.maximum(areas(moved.boxes), TINY), None
         if moved.masks is not None and sample.masks is not None:
             masks = _copies(moved.masks[rows], boxes, rows)
-            whole = moved.expected[rows]
-            boxes, shown = _follow(boxes, whole, masks, window)
+            whole = self._unrounded(moved.expected, mask_boxes(sample.masks)[rows])
+            boxes, shown = _follow(boxes, whole, masks, window, 0.0 if self.drops_only else SLACK)
+            boxes *= (shown | ~np.isin(rows, rows[shown]))[:, None]  # a copy without a pixel, next to others
             pixels = pixel_counts(sample.masks) / np.maximum(areas(mask_boxes(sample.masks)), TINY)  # of a whole box
             share = np.where(shown, pixel_counts(masks) / np.maximum(pixels[rows] * areas(whole), TINY), share)
         kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
@@ -132,8 +133,7 @@ class Albumentation(SampleTransform):
         out = self._composed(inputs, sample.image_id)
         boxes, rows = np.asarray(out["bboxes"], np.float32).reshape(-1, 4), np.asarray(out["rows"], np.int64)
         objects = rows < count
-        expected = np.full((count, 4), np.nan, np.float32)
-        expected[rows[~objects] - count] = boxes[~objects]
+        expected = _nearest(boxes[objects], rows[objects], boxes[~objects], rows[~objects] - count)
         if masks is not None:
             changed = np.asarray(out["masks"]) if count else np.zeros((0, *out["image"].shape[:2]), np.uint8)
             masks = from_gray(changed)
@@ -157,22 +157,48 @@ class Albumentation(SampleTransform):
         return out
 
 
+def _nearest(boxes: Boxes, rows: NDArray[np.int64], others: Boxes, owners: NDArray[np.int64]) -> Boxes:
+    """Return for each box the nearest of the other boxes of its object (an object may have copies): (M, 4) or NaN."""
+    found, order = np.full_like(boxes, np.nan), np.argsort(owners, kind="stable")
+    starts, ends = (np.searchsorted(owners[order], rows, side) for side in ("left", "right"))
+    for i, (box, start, end) in enumerate(zip(boxes, starts, ends, strict=True)):
+        if end > start:
+            own = others[order[start:end]]
+            found[i] = own[np.abs(own - box).sum(1).argmin()]
+    return found
+
+
 def _copies(masks: MaskPixels, boxes: Boxes, rows: NDArray[np.int64]) -> MaskPixels:
-    """Restrict the masks (M, H, W) of objects with several copies (mirrored borders) to the box of each copy."""
-    counts = np.bincount(rows, minlength=1)
-    for mask, box, row in zip(masks, boxes, rows, strict=True):
-        if counts[row] > 1:
-            (x0, y0), (x1, y1) = np.floor(box[:2]).astype(int), np.ceil(box[2:]).astype(int)
-            part = mask[y0:y1, x0:x1].copy()
-            mask[:] = 0
-            mask[y0:y1, x0:x1] = part
+    """Restrict the masks (M, H, W) of objects with several copies (mirrored borders) to the box of each copy.
+
+    Albumentations rounds boxes by up to a pixel: pixels next to the box that are in the box of no copy belong to it.
+    """
+    for row in np.flatnonzero(np.bincount(rows) > 1):
+        copies = np.flatnonzero(rows == row)
+        free = np.ones(masks.shape[1:], np.uint8)
+        for i in copies:
+            free[_region(boxes[i])] = 0
+        for i in copies:
+            allowed = np.zeros_like(free)
+            wide = _region(boxes[i], SLACK)
+            allowed[wide] = free[wide]
+            allowed[_region(boxes[i])] = 1
+            masks[i] &= allowed
     return masks
 
 
+def _region(box: Boxes, margin: float = 0.0) -> tuple[slice, slice]:
+    """Return the pixels of a box with a margin."""
+    (x0, y0), (x1, y1) = np.floor(box[:2] - margin).clip(0).astype(int), np.ceil(box[2:] + margin).astype(int)
+    return slice(y0, y1), slice(x0, x1)
+
+
 def _follow(
-    boxes: Boxes, expected: Boxes, masks: MaskPixels, window: tuple[int, int, int, int]
+    boxes: Boxes, expected: Boxes, masks: MaskPixels, window: tuple[int, int, int, int], slack: float
 ) -> tuple[Boxes, NDArray[np.bool_]]:
     """Return boxes (M, 4) fitted to the masks, and (M,) bool: True for objects whose mask has a pixel.
+
+    Sides on which mask and expected box agree within ``slack`` pixels are kept.
 
     An object without a mask keeps its box. If the mask vanishes because it has become too small, the object keeps its
     box too. If the box lies outside the window, the object gets an empty box.
@@ -180,5 +206,5 @@ def _follow(
     after, inside = mask_boxes(masks), clip_boxes(expected, window)
     shown = areas(after) > 0
     gone = ~shown & (areas(inside) < 0.999 * areas(expected))
-    fitted = np.where(shown[:, None], fit_to_masks(boxes, inside, after, SLACK), boxes)
+    fitted = np.where(shown[:, None], fit_to_masks(boxes, inside, after, slack), boxes)
     return fitted * ~gone[:, None], shown

@@ -15,6 +15,7 @@ PREFIX = "A."
 LEAST_VISIBLE = 0.3  # as in RandomCrop
 NESTING = ("Compose", "ReplayCompose")  # have settings of their own for boxes
 SUPPLIED = {"image", "bboxes", "masks"}
+FAULTY = {"Morphological": "returns boxes that span several objects (a fault of albumentations)"}
 
 
 def albumentation(name: str) -> Callable[..., Albumentation]:
@@ -89,15 +90,17 @@ def _check(transform: Any) -> None:
     """Reject a transform whose inputs or outputs tldet's samples do not have.
 
     Raises:
-        ConfigError: the transform is for volumes, does not move boxes, or needs other data.
+        ConfigError: the transform is for volumes, does not move boxes or moves them wrongly, or needs other data.
     """
     library, name = albumentations(), f"{PREFIX}{type(transform).__name__}"
-    targets = transform._targets if isinstance(transform._targets, (tuple, list)) else (transform._targets,)
-    kinds = {target.name for target in targets}
+    targets = getattr(transform, "_targets", ())  # base classes have none
+    kinds = {target.name for target in (targets if isinstance(targets, (tuple, list)) else (targets,))}
     if "IMAGE" not in kinds:
         raise ConfigError(f"{name}: is not for images")
     if not isinstance(transform, library.ImageOnlyTransform) and not {"BBOXES", "MASK"} <= kinds:
         raise ConfigError(f"{name}: does not transform boxes and masks")
+    if why := FAULTY.get(type(transform).__name__):
+        raise ConfigError(f"{name}: {why}")
     if needed := sorted(set(transform.targets_as_params) - SUPPLIED):
         raise ConfigError(f"{name}: needs {', '.join(needed)}, which a config cannot specify")
 

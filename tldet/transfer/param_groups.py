@@ -33,7 +33,7 @@ class Recipe:
         backbone_lr: factor on the learning rate of the backbone.
         layer_decay: the learning rate of layer group n of the backbone's L + 1 (0 holds the embeddings or the stem) is
             multiplied by ``layer_decay ** (L + 1 - n)`` (Li et al. 2022, ViTDet), and by ``backbone_lr``, which is 1
-            in ViTDet.
+            in ViTDet and in runs whose options turn on the decay.
 
     Raises:
         ConfigError: a value is out of range.
@@ -108,6 +108,10 @@ class Recipe:
         if backbone is None:
             return
         named = backbone.layer_groups()
+        if self.layer_decay != 1:
+            last, first = (self.backbone_lr * self.layer_decay**depth for depth in (1, len(named)))
+            text = "layer-wise decay %g, backbone_lr %g: learning rate x %.3g (last backbone group) to x %.3g (first)"
+            log.info(text, self.layer_decay, self.backbone_lr, last, first)
         for depth, (_, prefixes) in enumerate(named):
             exponent = len(named) - depth if self.layer_decay != 1 else 0
             for prefix in prefixes:

@@ -13,8 +13,12 @@ import torch
 
 from tldet import checkpoint
 from tldet.engine import loop
+from tldet.engine.precision import Precision
 from tldet.engine.trainer import Trainer
 from tldet.errors import CheckpointError, TrainingError
+from tldet.inference.predictor import Predictor
+from tldet.models.cosine import CosineClassifier
+from tldet.transfer.restore import restore
 from tldet.workflows.fewshot.fewshot import fewshot
 from tldet.workflows.fewshot.summary import FewShotReport
 from tldet.workflows.study.job import RUNS
@@ -121,3 +125,25 @@ def test_a_base_of_other_classes_or_settings_is_refused(out: Path, run: Path, di
     with pytest.raises(TrainingError, match=r"other settings: call\.lr_factor was 1\.0, now 0\.5"):
         experiment(digits, out, lr_factor=0.5)
     assert not (tmp_path / RUNS).exists()
+
+
+def test_the_cosine_classifier_of_a_detector_loaded_in_bf16_is_that_of_fp32(out: Path, digits: Path) -> None:
+    path = out / RUNS / "tfa_shots1_seed0" / "step_00000003.pt"
+    stored = restore(path)[0].eval()
+    given: dict[str, Any] = {"short": 96, "long": 128, "precision": Precision("bf16")}  # also on a CPU without bf16
+    predictor = Predictor(restore(path)[0], range(10), **given)
+    ours, theirs = predictor.model.head.box.cls_score, stored.head.box.cls_score  # type: ignore[union-attr]
+    assert isinstance(ours, CosineClassifier)
+    assert predictor.model.neck.lateral[0].weight.dtype == torch.bfloat16  # type: ignore[union-attr]
+    assert [p.dtype for p in ours.parameters()] == [torch.float32]
+    assert torch.equal(ours.weight, theirs.weight)
+    features: list[torch.Tensor] = []
+    logits: list[torch.Tensor] = []
+    ours.register_forward_hook(lambda _, given, found: (features.append(given[0]), logits.append(found))[0])
+    predictor.predict(sorted((digits / "test").glob("*.jpg"))[0])
+    assert len(features) == 1
+    assert features[0].dtype == torch.bfloat16
+    assert logits[0].dtype == torch.float32
+    with torch.inference_mode():
+        expected = theirs(features[0].float())
+    assert torch.equal(logits[0].softmax(1), expected.softmax(1))

@@ -12,9 +12,11 @@ import pytest
 
 from tldet.data.index import AnnotationIndex
 from tldet.errors import ConfigError, DataError, TrainingError
+from tldet.workflows.fewshot.fewshot import fewshot
 from tldet.workflows.fewshot.plan import prepare_experiment, shot_jobs
 from tldet.workflows.fewshot.request import FewShotRequest
 from tldet.workflows.study.job import write_result
+from tldet.workflows.study.job_queue import JobQueue
 
 
 def truth(path: Path, counts: dict[str, int]) -> Path:
@@ -136,3 +138,24 @@ def test_a_folder_holds_one_experiment(given: FewShotRequest, tmp_path: Path) ->
         prepare_experiment(replace(given, novel=("b",)))
     with pytest.raises(TrainingError, match="other settings: model was"):
         prepare_experiment(replace(given, model="mask_rcnn_lite0"))
+
+
+def test_seeds_of_eight_digits_have_folders_of_their_own(given: FewShotRequest, tmp_path: Path) -> None:
+    (tmp_path / "base.pt").write_bytes(b"weights")
+    setup = prepare_experiment(replace(given, seeds=(20240101, 20240102), shots=(1,), variants=("tfa",)))
+    jobs = shot_jobs(setup, tmp_path / "base.pt")
+    assert [job.folder.name for job in jobs] == ["tfa_shots1_seed20240101", "tfa_shots1_seed20240102"]
+    assert [Path(job.call["train"]).name for job in jobs] == ["1shot_seed20240101.json", "1shot_seed20240102.json"]
+    assert [job.factors["seed"] for job in jobs] == [20240101, 20240102]
+    assert len(JobQueue(jobs, lambda _: None).jobs) == 2
+
+
+def test_runs_of_one_folder_are_refused(given: FewShotRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tldet.workflows.fewshot.plan.job_folder", lambda factors: f"{float(factors['seed']):g}")
+    monkeypatch.setattr("tldet.workflows.fewshot.fewshot.execute", lambda *_: {"checkpoint": tmp_path / "base.pt"})
+    monkeypatch.setattr("tldet.workflows.fewshot.fewshot.open_base", lambda *_: {})
+    monkeypatch.setattr("tldet.workflows.fewshot.fewshot.check_variants", lambda _: None)
+    (tmp_path / "base.pt").write_bytes(b"weights")
+    asked = replace(given, seeds=(20240101, 20240102), shots=(1,), variants=("tfa",))
+    with pytest.raises(ConfigError, match=r"2\.02401e\+07: runs .*20240101' and .*20240102' have the same folder"):
+        fewshot(**vars(asked))

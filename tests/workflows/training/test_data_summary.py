@@ -55,6 +55,7 @@ def test_a_fault_in_the_test_split_is_a_warning(tmp_path: Path, caplog: pytest.L
     section = {"type": "CocoDataset", "annotations": str(tmp_path / "a.json"), "images": str(tmp_path)}
     split_lines(found, None, section)
     assert [line.partition(":")[0] for line in caplog.messages] == ["train", "test"]
+    assert all(line.endswith(f" class (c1: 1); images in {tmp_path}") for line in caplog.messages)
     split_lines(found, None, {**section, "annotations": str(tmp_path / "gone.json")})
     assert caplog.messages[-1].startswith("test split: ")
     assert "gone.json" in caplog.messages[-1]

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from tldet.coco.reader import read_coco
 from tldet.data.checks.headers import Header, disagreement, read_header
-from tldet.data.images import read_reduced
+from tldet.data.images import decode_image
 from tldet.errors import DataError, OutputError
-from tldet.runtime.images import MAX_PIXELS, Limits
+from tldet.runtime.images import MAX_PIXELS, Limits, read_bytes
 from tldet.system.cache import cache_root
 from tldet.system.inputs import is_file, real_path
 from tldet.system.output import replacing
@@ -151,7 +151,7 @@ def check_file(position: int, path: Path, limits: Limits) -> Checked:
     try:
         header = read_header(path)
         if header is None:  # unusual file: decode it
-            image = read_reduced(path, None, limits)
+            image = decode_image(read_bytes(path), path, None, limits)
             header = Header(image.whole, frames=image.frames)
         if header.upright == limits.stated:
             limits.check(path, *header.stored)

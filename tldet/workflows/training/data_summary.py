@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tldet.data.dataset import CocoDataset
 from tldet.errors import DataError
 from tldet.text import counted
 from tldet.workflows.training.datasets import AnyDataset, build_dataset
@@ -17,22 +18,22 @@ _SHOWN = 5  # classes in a line
 
 
 def split_lines(train: AnyDataset, val: AnyDataset | None, test: Mapping[str, Any] | None) -> list[str]:
-    """Log and return a line for each split of a run.
+    """Log and return a line for each split of a run; the log names the image folder too.
 
     Args:
         train: the training split.
         val: the validation split.
         test: config section of the test split, which training does not use; errors are logged as a warning.
     """
-    lines = [split_line(name, split) for name, split in (("train", train), ("val", val)) if split is not None]
-    problem = ""
+    splits, problem = {"train": train, **({} if val is None else {"val": val})}, ""
     if test is not None:
         try:
-            lines.append(split_line("test", build_dataset(test, 0, train.class_names, path="data.test")))
+            splits["test"] = build_dataset(test, 0, train.class_names, path="data.test")
         except DataError as error:
             problem = str(error)
-    for line in lines:
-        log.info("%s", line)
+    lines = [split_line(name, split) for name, split in splits.items()]
+    for line, split in zip(lines, splits.values(), strict=True):
+        log.info("%s%s", line, f"; images in {split.folder}" if isinstance(split, CocoDataset) else "")
     if problem:
         log.warning("test split: %s", problem)
     return lines

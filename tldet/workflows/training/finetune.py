@@ -107,7 +107,8 @@ def planned_config(request: FinetuneRequest) -> tuple[Config, list[str]]:
         index = AnnotationIndex.load(layout.train.annotations)
     choices = choose_for(recipe, index, options, request.length, request.backbone, request.augment, request.input_size)
     config, lines = _from_request(_filled(recipe, layout, index, choices, request), request)
-    used = final_config(config, request.overrides(), f"recipe {request.recipe}")
+    decays = request.layer_decay is not None or "layer_decay" not in recipe["optimizer"]
+    used = final_config(config, request.overrides(), f"recipe {request.recipe}", decays=decays)
     if request.scratch:
         check_scratch(used)
     require_resize(used, SPLITS)
@@ -185,6 +186,6 @@ def with_backbone(recipe: Mapping[str, Any], name: str, scratch: bool) -> tuple[
         lines.append(f"--backbone: dropped model.weights = {weights!r} of the recipe (weights of another backbone)")
     if model["backbone"]["type"] == "ViTBackbone" and model["backbone"]["weights"] is not None:
         if "layer_decay" not in optimizer:
-            optimizer.update(layer_decay=VIT_LAYER_DECAY, backbone_lr=1.0)  # Li et al. 2022
+            optimizer["layer_decay"] = VIT_LAYER_DECAY
         lines.append(f"layer-wise learning rate decay {optimizer['layer_decay']}")
     return {**recipe, "model": model, "optimizer": optimizer}, lines

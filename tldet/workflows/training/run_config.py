@@ -11,6 +11,7 @@ from tldet.components import needed_imports
 from tldet.config import Config, override, parse_options
 from tldet.engine.distributed import World, current, process_group
 from tldet.system.locks import locked
+from tldet.workflows.training.layer_decay import without_factor
 from tldet.workflows.training.run_options import UNITS, Length
 
 LONG_EPOCH = 100  # steps; a run of minutes is then validated after each epoch
@@ -83,18 +84,20 @@ def schedule_for(schedule: Mapping[str, Any], length: Length) -> dict[str, Any]:
     return {**new, **length.section()}
 
 
-def final_config(config: dict[str, Any], options: Sequence[str], source: str) -> Config:
+def final_config(config: dict[str, Any], options: Sequence[str], source: str, *, decays: bool = False) -> Config:
     """Return the config of a new run, with the imports that it needs.
 
     Args:
         config: config without options.
         options: config options ``a.b=c``.
         source: origin of the keys in messages.
+        decays: the run has turned on layer-wise decay of the learning rate, without a config option.
 
     Raises:
         ConfigError: an option is wrong.
     """
-    used = override(Config(config, {}, source), parse_options(options))
+    given = parse_options(options)
+    used = without_factor(override(Config(config, {}, source), given), given, chosen=decays)
     if imports := sorted({*(used.get("imports") or []), *needed_imports(used.data)}):
         used.data["imports"] = imports
     return used

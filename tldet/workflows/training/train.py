@@ -25,6 +25,7 @@ from tldet.workflows.training.data_problems import log_problems
 from tldet.workflows.training.data_summary import split_lines
 from tldet.workflows.training.datasets import AnyDataset, build_dataset, check_has_objects, check_images
 from tldet.workflows.training.initial_weights import LoadedWeights, WeightsSource, initial_weights
+from tldet.workflows.training.layer_decay import without_factor
 from tldet.workflows.training.meta import versions
 from tldet.workflows.training.outcome import Outcome, ResultCallback, stored_result
 from tldet.workflows.training.recipes import load_config
@@ -71,6 +72,7 @@ def loaded(request: TrainRequest) -> Config:
         cfg = override(request.config, options)
     else:
         cfg = load_config(request.config, options)
+    cfg = without_factor(cfg, options)
     if request.class_aliases is None and not request.fold_names and request.on_bad_image is None:
         return cfg
     checked_settings(cfg)  # before options are written to its sections

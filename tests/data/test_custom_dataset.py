@@ -19,6 +19,7 @@ from tldet.data.transforms import Pipeline
 from tldet.errors import ConfigError, DataError
 from tldet.registry import TRANSFORMS
 from tldet.structures.target import Target
+from tldet.workflows.training.data_problems import log_problems
 
 BOX = [[2.0, 3.0, 20.0, 30.0]]
 
@@ -282,3 +283,19 @@ def test_a_transform_with_extra_must_take_others() -> None:
 
     with pytest.raises(ConfigError, match=r"must be callable as \(image, target, rng, others\)"):
         CustomTransform(Wrong(), "own")
+
+
+def test_groups_in_both_splits_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+    class Videos(Images):
+        groups = ("video 1", "video 1", "video 2", "video 3")
+
+    train, val = wrapped(Videos()), wrapped(Videos())
+    train.positions, val.positions = np.array([0, 2]), np.array([1, 3])
+    log_problems(train, val)
+    assert "train and val have images of the same group, so that the validation AP is too high: video 1" in caplog.text
+    caplog.clear()
+    val.positions = np.array([3])
+    log_problems(train, val)
+    log_problems(train, None)
+    log_problems(wrapped(Images()), wrapped(Images()))
+    assert "the same group" not in caplog.text

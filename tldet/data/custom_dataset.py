@@ -62,9 +62,10 @@ class CustomDataset(SampleDataset):
             log.warning("%s: %s", name, note)
 
     @property
-    def groups(self) -> Any:
-        """Group of each image, or None."""
-        return getattr(self.dataset, "groups", None)
+    def groups(self) -> set[Any]:
+        """Groups of the images that are used; empty if the dataset has none."""
+        groups = getattr(self.dataset, "groups", None)
+        return set() if groups is None else {groups[position] for position in self.positions.tolist()}
 
     def targets(self) -> Iterator[Target]:
         """Yield the target of each image, with the dataset's own labels, for the evaluator."""

@@ -40,7 +40,7 @@ class DetectionDataset(Protocol):
 
     - ``target(i) -> Target``: annotations without the image. If missing, each image is loaded once at the start.
     - ``sizes``: (N, 2) (height, width) of the images. If missing, each image is loaded once at the start.
-    - ``groups``: (N,) group of each image (a video, a patient); a split does not divide groups.
+    - ``groups``: (N,) group of each image (a video, a patient); one in several splits is reported when training starts.
     """
 
     @property

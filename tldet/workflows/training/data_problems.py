@@ -6,6 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterator
 
+from tldet.coco.checks import shortened
 from tldet.data.checks.categories import check_between_splits
 from tldet.data.checks.findings import CODES, Finding
 from tldet.data.checks.records import Records
@@ -17,7 +18,10 @@ log = logging.getLogger(__name__)
 
 
 def log_problems(train: AnyDataset, val: AnyDataset | None) -> None:
-    """Log a warning for each kind of problem, with the first occurrence."""
+    """Log a warning for each kind of problem, with the first occurrence, and for groups in both splits."""
+    if shared := sorted(getattr(train, "groups", set()) & getattr(val, "groups", set()), key=str):
+        text = "train and val have images of the same %s, so that the validation AP is too high: %s"
+        log.warning(text, "groups" if len(shared) > 1 else "group", shortened(shared))
     groups: defaultdict[tuple[str, str], list[Finding]] = defaultdict(list)
     for finding in _problems(train, val):
         groups[finding.file, finding.code].append(finding)

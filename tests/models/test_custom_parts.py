@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,12 +12,14 @@ from torch import nn
 
 from tldet.config import Config, build
 from tldet.config.check import ComponentType, validate_config
+from tldet.data.relabeled import build_user_dataset
 from tldet.errors import ConfigError
 from tldet.models.backbones import Backbone, BackboneOptions, CustomBackbone, build_backbone
 from tldet.models.detector import build_detector
 from tldet.models.heads import Head, RetinaNetHead
 from tldet.models.zoo import find_backbone
-from tldet.registry import BACKBONES, HEADS
+from tldet.plugins import REGISTRIES
+from tldet.registry import BACKBONES, HEADS, INTERFACES
 from tldet.structures.batch import Batch
 from tldet.structures.detections import Detections
 from tldet.structures.target import Target
@@ -218,3 +221,25 @@ def test_keyword_arguments_can_be_configured() -> None:
         validate_config(Config({"head": {**section, "settings": {"scor": 0.3}}}), part)
     with pytest.raises(ConfigError, match=r"head Wider: .*unexpected keyword argument 'exta'"):
         build(HEADS, {**section, "exta": 1}, in_channels=8, strides=(8, 16, 32, 64, 128))
+
+
+def incomplete(kind: str, missing: str) -> type:
+    """A class with all attributes of an interface but one."""
+
+    def method(*_: Any, **__: Any) -> int:
+        return 1
+
+    return type("Incomplete", (), {name: method for name in INTERFACES[kind] if name != missing})
+
+
+@pytest.mark.parametrize(("kind", "missing"), [(kind, name) for kind in INTERFACES for name in INTERFACES[kind]])
+def test_the_missing_attribute_of_any_component_is_named(
+    kind: str, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = next(one for one in REGISTRIES if one.name in (kind, kind.removeprefix("detection ")))
+    monkeypatch.setitem(registry.module_dict, "Incomplete", incomplete(kind, missing))
+    make = {"detection dataset": lambda one: build_user_dataset(one, 0, "part")}.get(kind, partial(build, registry))
+    with pytest.raises(ConfigError) as raised:
+        make({"type": "Incomplete"})
+    assert f"Incomplete has no {missing}; a {kind} needs {', '.join(INTERFACES[kind])}" in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -84,18 +84,17 @@ def test_a_terminated_run_is_saved_and_resumes(digits: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 @pytest.mark.parametrize("moment", ["train", "validate"])
 def test_a_signalled_run_resumes_to_the_weights_of_an_undisturbed_one(
-    digits: Path, tmp_path: Path, whole: Path, moment: str, number: int, workers: int
+    digits: Path, tmp_path: Path, whole: Path, moment: str, number: int
 ) -> None:
     out, validating = tmp_path / "out", moment == "validate"
-    given = words(digits, out, 8, workers)
+    given = words(digits, out, 8, 2)
     code, err = interrupted(given, out, 4 if validating else 2, number, tmp_path / "first")
     step = assert_saved(out, code, err, validating=validating)
     assert step == 4 if validating else 2 <= step < 4
-    done = forked.run(words(digits, out, 8, workers, "--resume"))
+    done = forked.run(words(digits, out, 8, 2, "--resume"))
     assert done.returncode == 0, done.stderr
     ours, theirs = (checkpoint.load_checkpoint(folder / "step_00000008.pt") for folder in (whole, out))
     assert same(ours["model"], theirs["model"])

@@ -114,7 +114,7 @@ def test_merging_again_after_a_full_disk(
     mount(path, "size=4k")
     try:
         names = {**sources, "out": path / "out"}
-        command = "merge {digits}/train/_annotations.coco.json {sources}/other.json --out {out}"
+        command = "merge {digits}/train/_annotations.coco.json {digits}/test/_annotations.coco.json --out {out}"
         assert FULL in ended(command, names, capsys)
         subprocess.run(["mount", "-o", "remount,size=10m", str(path)], check=True)
         assert main([word.format(**names) for word in command.split()]) == 0
@@ -176,7 +176,7 @@ def read_only(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "extend {run}/best.pt --train {sources}/new.json --images {digits}/train --out {out}",
         "study transfer --data {digits} --out {out} --steps 1",
         "fewshot --data {digits} --novel 1 --shots 1 --out {out} --steps 1",
-        "merge {digits}/train/_annotations.coco.json {sources}/other.json --out {out}",
+        "merge {digits}/train/_annotations.coco.json {digits}/test/_annotations.coco.json --out {out}",
         "split {digits}/train/_annotations.coco.json --out {out}",
         "convert {digits} --to yolo --out {out}",
         "import {sources}/retinanet.pth --out {out}.pt",

@@ -50,7 +50,7 @@ MORE = [
     "report --gt {bad} --dt {json} --out {out}.html",
     "report --gt {json} --dt {bad} --out {out}.html",
     "compare {run}/best.pt {bad} --out {out}.html",
-    "compare {json} {bad} --gt {json} --out {out}.html",
+    "compare {bad} {json} --gt {json} --out {out}.html",
     "browse {bad} --html {out}.html",
     "browse {digits} --model {bad} --html {out}.html",
     "export {bad} --format onnx --out {out}",
@@ -93,6 +93,8 @@ def test_one_line(
 def test_one_line_of_other_commands(
     command: str, bad: str, digits: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if command.startswith("import") and Path(bad).is_dir():
+        pytest.skip("a class may have the name of a folder")
     assert_refused(command, bad, digits, run, tmp_path / "out", capsys)
 
 

@@ -31,7 +31,12 @@ def get_context(_: str = "forkserver") -> Any:
 
 
 def start(
-    words: Sequence[object], output: Path, *, cwd: Path = ROOT, env: Mapping[str, str] | None = None
+    words: Sequence[object],
+    output: Path,
+    *,
+    cwd: Path = ROOT,
+    env: Mapping[str, str] | None = None,
+    group: bool = False,
 ) -> BaseProcess:
     """Start a command.
 
@@ -40,8 +45,9 @@ def start(
         output: folder of the files ``stdout`` and ``stderr``.
         cwd: current folder.
         env: environment; that of this process by default.
+        group: make the process the first one of a process group of its own.
     """
-    given = ([str(word) for word in words], str(output), str(cwd), dict(os.environ if env is None else env))
+    given = ([str(word) for word in words], str(output), str(cwd), dict(os.environ if env is None else env), group)
     process: BaseProcess = get_context().Process(target=_enter, args=given)
     process.start()
     return process
@@ -59,7 +65,9 @@ def run(
     return subprocess.CompletedProcess(list(words), process.exitcode, out, err)
 
 
-def _enter(words: list[str], output: str, cwd: str, env: dict[str, str]) -> None:
+def _enter(words: list[str], output: str, cwd: str, env: dict[str, str], group: bool) -> None:
+    if group:
+        os.setpgid(0, 0)
     for number, name in ((1, "stdout"), (2, "stderr")):
         file = os.open(Path(output) / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(file, number)

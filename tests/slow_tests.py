@@ -25,6 +25,12 @@ test_own_parts.py::test_fewshot
 workflows/fewshot/test_extended_base.py::test_undrawn_objects_are_not_background
 workflows/test_split_lines.py::*[finetune]
 workflows/test_split_lines.py::*[study]
+workflows/test_damaged_checkpoints.py::*[first-*]
+workflows/test_damaged_checkpoints.py::*[last-*]
+workflows/test_damaged_checkpoints.py::*[largest-train*]
+workflows/test_damaged_checkpoints.py::*[largest-ex*]
+workflows/test_damaged_checkpoints.py::test_tensors_that_are_not_plain[meta*]
+workflows/test_damaged_checkpoints.py::test_tensors_that_are_not_plain[quantized*]
 workflows/test_formats.py::test_a_yolo_folder_is_extended_and_used_for_few_shots
 workflows/test_serve.py::test_three_hundred_hostile_requests_leave_the_service_as_it_was
 workflows/test_serve.py::test_hostile_bytes_are_answered_with_4xx_or_closed[huge*]

@@ -172,27 +172,44 @@ def quantized() -> Tensor:
     return torch.quantize_per_tensor(torch.randn(3), 0.1, 0, torch.qint8)
 
 
+def nested() -> Tensor:
+    return torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+
+
+SAVED_FROM_META = "(it was saved from the meta device)"
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("tensor", "form"),
+    ("tensor", "problem", "form"),
     [
-        (lambda: torch.eye(3).to_sparse(), "is sparse"),
-        (lambda: torch.eye(3).to_sparse_csr(), "is sparse"),
-        (lambda: torch.empty(3, device="meta"), "has no values"),
-        (quantized, "is quantized"),
+        (lambda: torch.eye(3).to_sparse(), "tensor {name} is sparse (sparse_coo)", "sparse"),
+        (lambda: torch.eye(3).to_sparse_csr(), "tensor {name} is sparse (sparse_csr)", "sparse"),
+        (
+            lambda: torch.empty(3, device="meta"),
+            f"tensor {{name}} has no values {SAVED_FROM_META}",
+            f"without values {SAVED_FROM_META}",
+        ),
+        (quantized, "tensor {name} is quantized", "quantized"),
+        (
+            nested,
+            "contains objects that could run code (torch._utils._rebuild_nested_tensor); it was not loaded",
+            "nested",
+        ),
     ],
-    ids=["coo", "csr", "meta", "quantized"],
+    ids=["coo", "csr", "meta", "quantized", "nested"],
 )
 @pytest.mark.parametrize("section", ["model", "ema", "other"])
-def test_tensors_are_plain(tmp_path: Path, tensor: Any, form: str, section: str) -> None:
+def test_tensors_are_plain(tmp_path: Path, tensor: Any, problem: str, form: str, section: str) -> None:
     path = tmp_path / "a.pt"
     torch.save({"format": "tldet", "version": 1, **state(), section: {"w": tensor()}}, path)
-    with pytest.raises(CheckpointError, match=rf"a\.pt: (tensor {section}\.w {form}|.*)") as raised:
+    with pytest.raises(CheckpointError) as raised:
         checkpoint.load_checkpoint(path)
-    assert "\n" not in str(raised.value)
+    assert str(raised.value) == f"{path}: {problem.format(name=f'{section}.w')}"
     archive = read_archive(path)
-    with pytest.raises(CheckpointError, match=r"a\.pt: tensor w is (sparse|quantized|without values|of a dtype)"):
+    with pytest.raises(CheckpointError) as raised:
         archive.tensors(archive.value[section])
+    assert str(raised.value) == f"{path}: tensor w is {form}; save it as a plain tensor"
 
 
 OWN = {"w": torch.zeros(2), "n": torch.tensor(0), "b": torch.tensor(True), "x.num_batches_tracked": torch.tensor(0)}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import time
 from pathlib import Path
 
 import cv2
@@ -193,6 +195,20 @@ def test_a_huge_header_is_refused_before_it_is_decoded(
             read_reduced(path, bounds)
     with pytest.raises(DataError, match=r"a\.jpg: is 65500 x 65500, but the annotations state 640 x 480"):
         read_image(path, Limits(stated=(480, 640)))
+
+
+def test_a_real_jpeg_with_a_huge_header_is_refused_at_once(tmp_path: Path) -> None:
+    """No decoder is replaced: decoding it would take 13 GB."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48), "red").save(buffer, "JPEG")
+    content = bytearray(buffer.getvalue())
+    start = content.index(b"\xff\xc0") + 5
+    content[start : start + 4] = 2 * (65500).to_bytes(2, "big")
+    (tmp_path / "a.jpg").write_bytes(content)
+    begun = time.process_time()
+    with pytest.raises(DataError, match=r"a\.jpg: has 65500 x 65500 pixels, more than the limit of 179 million"):
+        read_image(tmp_path / "a.jpg")
+    assert time.process_time() - begun < 1
 
 
 def test_a_header_without_a_size_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +14,13 @@ import pytest
 import torch
 from torch import distributed, nn
 
+from tests import forked
 from tldet.engine.distributed import World, current, process_group
 from tldet.errors import ConfigError, DataError
 
 from .conftest import DieAt
+
+WAITING = Path(__file__).with_name("waiting_run.py")
 
 
 class Both(nn.Module):
@@ -126,3 +131,21 @@ def test_waiting_and_computing_use_separate_groups(monkeypatch: pytest.MonkeyPat
     (nccl, short), (gloo, long) = made
     assert (nccl, gloo) == ("nccl", "gloo")
     assert short <= 900 < 3600 <= long
+
+
+@pytest.mark.skipif(not distributed.is_gloo_available(), reason="needs gloo")
+def test_processes_wait_longer_than_a_step_may_take(tmp_path: Path) -> None:
+    """Two processes with real gloo groups; NCCL needs GPUs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in range(2):
+        (tmp_path / str(rank)).mkdir()
+        given = {"WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        env = {**os.environ, **given, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        started.append(forked.start([WAITING, "3"], tmp_path / str(rank), env=env))
+    for process in started:
+        process.join(60)
+    assert [(tmp_path / name / "stdout").read_text() for name in "01"] == ["2 evaluated 2\n"] * 2
+    assert [process.exitcode for process in started] == [0, 0]

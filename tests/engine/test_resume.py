@@ -53,7 +53,7 @@ def test_sigkill_at_random_moments(toy: ModuleType, whole: Path, tmp_path: Path,
     # A new interpreter: loader processes find the batches of a script only in the main module.
     done = subprocess.run(words, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[1]) >= toy.LEAST, done.stdout
+    assert int(done.stdout.split()[1]) >= min(toy.LEAST, kills), done.stdout
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 

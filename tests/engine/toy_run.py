@@ -33,7 +33,7 @@ from tldet.engine.trainer import Trainer
 from tldet.models.losses import LossNormalizers
 
 PER_EPOCH = 10  # micro-batches
-LEAST = 3  # kills that a run must survive
+LEAST = 10  # kills that a run must survive, or as many as it gets, if these are fewer
 
 
 @dataclass
@@ -208,7 +208,7 @@ def main(folder: Path, workers: int, kills: int, seed: int) -> None:
     for attempt in range(10):  # a machine that has become faster ends the run before it is killed often enough
         shutil.rmtree(folder / "killed", ignore_errors=True)
         steps = _killed_again_and_again(folder / "killed", workers, kills, max(2.0 / kills, 0.2) / 2**attempt, chance)
-        if len(steps) >= LEAST:
+        if len(steps) >= min(LEAST, kills):
             break
     sys.stdout.write(f"killed {len(steps)} times, resumed after steps {steps}\n")
 

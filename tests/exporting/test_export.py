@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,7 @@ from tests.tools import with_slow
 from tldet import checkpoint
 from tldet.config import read_config
 from tldet.errors import CheckpointError, ConfigError, DataError
+from tldet.exporting import files
 from tldet.exporting.files import write_export
 from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace_graph
 from tldet.exporting.tensorrt import unsupported_operators
@@ -288,3 +293,29 @@ def test_a_head_without_tensors_is_named() -> None:
     model.head = torch.nn.Identity()
     with pytest.raises(ConfigError, match="Identity has no decode_tensors"):
         trace_graph(model, GraphOptions(SIZE))
+
+
+def test_openvino_files_are_of_one_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two exports write their pairs of files one after the other."""
+    write = files.write_bytes
+
+    def save_model(model: Any, target: Path, **_: Any) -> None:
+        target.write_bytes(model.content)
+        target.with_suffix(".bin").write_bytes(model.content)
+
+    def slowly(path: Path, content: bytes) -> None:
+        write(path, content)
+        if (path.suffix, content) == (".bin", b"first"):
+            begun.set()
+            time.sleep(0.5)
+
+    begun = threading.Event()
+    monkeypatch.setattr(files, "import_module", lambda _: SimpleNamespace(save_model=save_model))
+    monkeypatch.setattr(files, "write_bytes", slowly)
+    models = [SimpleNamespace(content=content, set_rt_info=lambda *_: None) for content in (b"first", b"second")]
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(files.write_model, models[0], tmp_path / "m.xml", {})
+        assert begun.wait(10)
+        files.write_model(models[1], tmp_path / "m.xml", {})
+        first.result(10)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"m.xml": b"second", "m.bin": b"second"}

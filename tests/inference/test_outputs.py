@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from tldet.coco.reader import read_coco
 from tldet.data.images import read_image
 from tldet.errors import DataError
 from tldet.inference.writer import VideoWriter
+from tldet.system import output
 from tldet.workflows.predict.outputs import OutputPaths, folder_name
 from tldet.workflows.predict.predict import predict
 
@@ -207,6 +210,60 @@ def test_one_output_that_cannot_be_written_does_not_lose_the_others(stand: Stand
         predict("c.pt", [path], json=bad, csv=tmp_path / "c.csv", coco=tmp_path / "coco.json")
     assert len((tmp_path / "c.csv").read_text().splitlines()) == 4
     assert len(json.loads((tmp_path / "coco.json").read_text())["annotations"]) == 3
+
+
+def full(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_full_disk_leaves_the_earlier_output(
+    stand: Stand, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, given = image(tmp_path / "a.png"), outputs(tmp_path / "o", (name,))
+    predict("c.pt", [path], **given)
+    before = {one: (tmp_path / "o" / one).read_bytes() for one in files(tmp_path / "o")}
+    assert before
+    stand.boxes, stand.labels = stand.boxes[:2] - 3, stand.labels[:2]
+    monkeypatch.setattr(output, "_replace", full)
+    with pytest.raises(DataError, match=r"cannot be written \(No space left on device\); free some disk space"):
+        predict("c.pt", [path], overwrite=True, **given)
+    assert {one: (tmp_path / "o" / one).read_bytes() for one in files(tmp_path / "o")} == before
+
+
+class Full:
+    """A container of PyAV on a full disk."""
+
+    def __init__(self, container: Any) -> None:
+        self.container = container
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.container, name)
+
+    def mux(self, packet: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("moment", ["frames", "end"])
+def test_a_full_disk_leaves_the_earlier_video(
+    stand: Stand, tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video, given = film(tmp_path / "v.mp4", 3), outputs(tmp_path / "o", ("out", "json"))
+    predict("c.pt", [video], **given)
+    before = (tmp_path / "o" / "out" / "v.mp4").read_bytes()
+    if moment == "end":
+        replace = output._replace
+        monkeypatch.setattr(output, "_replace", lambda new, to: (full if to.suffix == ".mp4" else replace)(new, to))
+    else:
+        opened = av.open
+        monkeypatch.setattr(
+            "tldet.inference.writer.av.open", lambda *a, **k: Full(opened(*a, **k)) if "w" in a else opened(*a, **k)
+        )
+    with pytest.raises(DataError, match=r"v\.mp4: cannot be written \(No space left on device\)"):
+        predict("c.pt", [video], overwrite=True, **given)
+    assert (tmp_path / "o" / "out" / "v.mp4").read_bytes() == before
+    assert files(tmp_path / "o" / "out") == ["v.mp4"]
+    assert json.loads((tmp_path / "o" / "json").read_text()), "the results of the frames are written"
 
 
 def test_the_command_writes_and_names_its_outputs(

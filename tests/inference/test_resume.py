@@ -27,7 +27,7 @@ from tldet.workflows.predict.merge_results import merge_results
 from tldet.workflows.predict.predict import predict
 from tldet.workflows.predict.shards import Shard, shard_of
 
-KILLS = 5
+KILLS = 10
 
 
 @pytest.fixture

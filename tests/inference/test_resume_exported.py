@@ -1,4 +1,4 @@
-"""``tldet predict`` with an exported detector, killed five times and in three shards: the results of one run."""
+"""``tldet predict`` with an exported detector, killed ten times and in three shards: the results of one run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tldet.workflows.export.export import export
 from tldet.workflows.predict.merge_results import merge_results
 
 IMAGES = int(os.environ.get("TLDET_RESUME_IMAGES", "1000"))
-KILLS, OBJECTS = 5, 5  # objects per image, about
+KILLS, OBJECTS = 10, 5  # objects per image, about
 
 
 @pytest.fixture(scope="module")

@@ -53,6 +53,21 @@ def test_a_video_is_finished_and_the_results_written(stand: Stand, tmp_path: Pat
     assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
+@pytest.mark.parametrize("others", [(signal.SIGINT,), (signal.SIGTERM, signal.SIGINT)])
+def test_signals_within_half_a_second_are_one(stand: Stand, tmp_path: Path, others: tuple[signal.Signals, ...]) -> None:
+    """A job manager signals the process group and each process."""
+
+    def send(seen: int) -> None:
+        for one in (signal.SIGINT, *others) if seen == 8 else ():
+            os.kill(os.getpid(), one)
+
+    stand.before = send
+    with pytest.raises(KeyboardInterrupt, match="stopped after 12 frames, 12 detections; saved to "):
+        predict("c.pt", [film(tmp_path / "v.mp4", 40)], out=tmp_path / "out", json=tmp_path / "r.json")
+    assert frames(tmp_path / "out" / "v.mp4") == 12
+    assert len(json.loads((tmp_path / "r.json").read_text())) == 12
+
+
 def test_no_further_image_is_predicted(stand: Stand, tmp_path: Path) -> None:
     for number in range(5):
         image(tmp_path / f"{number}.png")
@@ -106,6 +121,9 @@ def test_sigterm_to_a_process_at_any_time(run: Path, tmp_path: Path) -> None:
             assert process.poll() is None
         time.sleep(1 + 0.25 * number)
         process.terminate()
+        if number % 2:  # the second signal of the same request, as ``timeout`` and torchrun send it
+            time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
         reported = process.stderr.read()
         assert process.wait(60) == 130, reported
         count = frames(out / "v.mp4")

@@ -21,7 +21,12 @@ import torch
 
 from tldet import checkpoint
 from tldet.config import Config
+from tldet.data.layouts import Split
+from tldet.data.merge.classes import merge_classes
 from tldet.data.merge.files import copy_image
+from tldet.data.merge.join import join
+from tldet.data.merge.source import open_merge_source
+from tldet.data.merge.writing import write_joined
 from tldet.engine.distributed import World
 from tldet.engine.logging import JsonLog
 from tldet.errors import DataError, OutputError
@@ -30,6 +35,8 @@ from tldet.system import output
 from tldet.system.output import Replacement, check_output, replacing, write_bytes, write_json
 from tldet.visualize.curves import plot_variants
 from tldet.workflows.predict.outputs import write_image
+from tldet.workflows.report.report import Report
+from tldet.workflows.report.write import write_report_page
 from tldet.workflows.training.run_folder import RunFiles
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +51,16 @@ def copied(path: Path) -> None:
     copy_image(source, path)
 
 
+def merged(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    source = path.with_name("source")
+    image, category = {"id": 1, "file_name": "a.jpg", "width": 8, "height": 8}, {"id": 1, "name": "a"}
+    source.write_text(json.dumps({"images": [image], "annotations": [], "categories": [category]}))
+    sources = [open_merge_source(Split(source, path.parent), missing=True)]
+    classes = merge_classes([one.categories for one in sources], {})
+    write_joined(path, join(sources, classes.tables, np.zeros(1, np.int64)), classes, ["a.jpg"])
+
+
 WRITERS: dict[str, Callable[[Path], Any]] = {
     "out.json": lambda path: write_json(path, {"a": 1}),
     "out.pt": lambda path: checkpoint.save(path, STATE),
@@ -55,6 +72,8 @@ WRITERS: dict[str, Callable[[Path], Any]] = {
     "out.png": lambda path: write_image(path, IMAGE),
     "plot.png": lambda path: plot_variants({"a": (1, 1, 1)}, path, title=""),
     "copy.jpg": copied,
+    "train.json": merged,
+    "report.html": lambda path: write_report_page(Report("a", "b", {}, []), path),
     "log.jsonl": lambda path: JsonLog(path).cut(0),
 }
 
@@ -274,7 +293,8 @@ def test_json_of_any_text(tmp_path: Path) -> None:
 
 
 WRITING = re.compile(
-    r"\.write_(text|bytes)\(|open\([^)]*[\"'][rb]*[wax+][wabx+]*[\"']|imwrite\(|savefig\(str|mkstemp\("
+    r"\.write_(text|bytes)\(|open\([^)]*[\"'][rb]*[wax+][wabx+]*[\"']|imwrite\(|savefig\(str|mkstemp\(|mkdtemp\("
+    r"|torch\.save\(|export\.save\(|\bnp\.save|\.tofile\(|shutil\.(copy|move)|os\.(open|replace|rename|link)\("
 )
 OTHERS = {
     "system/output.py": "the writer",
@@ -285,8 +305,15 @@ OTHERS = {
     "transfer/downloads.py": "a digest, in a Replacement",
     "system/downloads.py": "appends to the part of a download",
     "system/unpacking.py": "new files in a temporary folder",
-    "exporting/files.py": "a temporary folder for the converter",
     "inference/runtimes/torch_export.py": "a temporary folder for the check",
+    "checkpoint.py": "torch.save to a file of replacing",
+    "data/checks/files.py": "np.save to a file of replacing",
+    "data/merge/files.py": "copies to a Replacement",
+    "exporting/files.py": "a temporary folder for the converter, a buffer in memory",
+    "runtime/streams.py": "the null device in place of standard output",
+    "workflows/convert.py": "copies to a Replacement",
+    "workflows/get_data/get.py": "copies to the folder of unpacked files, which is removed",
+    "workflows/predict/jsonl.py": "appends lines",
     "inference/writer.py": "PyAV writes videos to a Replacement",
 }
 
@@ -299,3 +326,23 @@ def test_all_files_are_written_by_one_module() -> None:
         if lines and name not in OTHERS:
             found[name] = lines
     assert found == {}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "path.write_text(text)",
+        'with open(path, "w") as file:',
+        "torch.save(state, path)",
+        "np.save(path, array)",
+        "np.savez(path, a=array)",
+        "shutil.copyfile(a, b)",
+        "shutil.copy2(a, b)",
+        "shutil.copytree(a, b)",
+        "shutil.move(a, b)",
+        "handle = os.open(path, os.O_WRONLY)",
+        "os.replace(a, b)",
+    ],
+)
+def test_calls_that_write_are_recognized(line: str) -> None:
+    assert WRITING.search(line)

@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
-from tldet.errors import OutputError, TldetError
+from tldet.errors import DownloadError, OutputError, TldetError
+from tldet.workflows.convert import convert
 from tldet.workflows.extend.extend import extend
 from tldet.workflows.fewshot.fewshot import fewshot
+from tldet.workflows.get_data.get import get_data
 from tldet.workflows.merge.merge import merge
+from tldet.workflows.split.split import split
 from tldet.workflows.study.api import study
 from tldet.workflows.training.finetune import finetune
 from tldet.workflows.training.pretrain import pretrain
@@ -25,6 +28,26 @@ HOLD = (
     "import sys; from tldet.system.locks import locked"
     "\nwith locked(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
 )
+SOURCE = """
+license: none
+files:
+  - url: http://127.0.0.1:9/closed.zip
+annotations: a.json
+"""
+
+
+def downloaded(data: Path, out: Path) -> Any:
+    """Get a dataset from a port that is closed."""
+    source = data.parent / f"{data.name}.yaml"
+    source.write_text(SOURCE)
+    return get_data(str(source), out=out)
+
+
+def training_json(data: Path) -> Path:
+    """The training annotations of a folder."""
+    return next((data / "train").glob("*.json"))
+
+
 COMMANDS: dict[str, Callable[[Path, Path], Any]] = {
     "finetune": lambda data, out: finetune(data, out=out),
     "finetune --resume": lambda data, out: finetune(out=out, resume=True),
@@ -39,6 +62,9 @@ COMMANDS: dict[str, Callable[[Path, Path], Any]] = {
     "study data": lambda data, out: study("data", data, out=out),
     "fewshot": lambda data, out: fewshot(data, out=out, novel=["1"]),
     "merge": lambda data, out: merge([data / part / "_annotations.coco.json" for part in ("train", "valid")], out=out),
+    "split": lambda data, out: split(training_json(data), out=out),
+    "convert": lambda data, out: convert(data, to="yolo", out=out),
+    "data get": downloaded,
 }
 
 
@@ -68,6 +94,23 @@ def test_a_failed_start_leaves_no_folder(tmp_path: Path, name: str) -> None:
         COMMANDS[name](tmp_path / "data", tmp_path / "runs" / "out")
     left = tmp_path / "runs" / "out"
     assert not left.exists() or {path.name for path in left.iterdir()} - {".lock"}
+
+
+TEMPORARY = ".tldet-12345678.json.tmp"
+
+
+def test_folders_with_temporary_files_of_a_killed_command_only(digits: Path, tmp_path: Path) -> None:
+    for name in ("merge", "split", "convert"):
+        out = tmp_path / name
+        out.mkdir()
+        (out / ".lock").touch()
+        (out / TEMPORARY).write_bytes(b"half")
+        COMMANDS[name](digits, out)
+        assert not (out / TEMPORARY).exists()
+        with pytest.raises(TldetError, match="contains an earlier"):
+            COMMANDS[name](digits, out)
+    with pytest.raises(DownloadError):
+        COMMANDS["data get"](digits, tmp_path / "get")
 
 
 def test_merging_into_a_folder_that_only_has_a_lock(digits: Path, tmp_path: Path) -> None:

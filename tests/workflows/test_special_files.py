@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools import no_longer_than
+from tests.tools import no_longer_than, with_slow
 from tldet.cli.main import main
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
@@ -40,6 +40,25 @@ COMMANDS = [
     "fewshot --data {bad} --novel 1 --out {out} --steps 1",
     "fewshot --data {digits} --novel 1 --shots 1 --base {bad} --out {out}",
 ]
+MORE = [
+    "check {bad} --json {out}.json --html {out}.html",
+    "check {digits} --model {bad}",
+    "convert {bad} --to coco --out {out}",
+    "convert {digits} --to yolo --out {out} --classes {bad}",
+    "split {bad} --out {out}",
+    "report {bad} --out {out}.html",
+    "report --gt {bad} --dt {json} --out {out}.html",
+    "report --gt {json} --dt {bad} --out {out}.html",
+    "compare {run}/best.pt {bad} --out {out}.html",
+    "compare {bad} {json} --gt {json} --out {out}.html",
+    "browse {bad} --html {out}.html",
+    "browse {digits} --model {bad} --html {out}.html",
+    "export {bad} --format onnx --out {out}",
+    "export {run}/best.pt --format onnx --data {bad} --out {out}",
+    "merge-results {bad} --json {out}.json",
+    "serve {bad} --port 0",
+    "import {run}/best.pt --classes {bad} --out {out}.pt",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -49,20 +68,40 @@ def _no_hang() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["pipe", "device", "loop", "long"])
+@pytest.fixture
 def bad(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
     (tmp_path / "loop").symlink_to("loop")
     return {"device": "/dev/zero", "long": str(tmp_path / ("x" * 5000))}.get(
         request.param, str(tmp_path / request.param)
     )
 
 
+@pytest.mark.parametrize("bad", with_slow(["pipe", "device", "loop", "long", "folder"], ["folder"]), indirect=True)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_one_line(
     command: str, bad: str, digits: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    locations = {"bad": bad, "digits": digits, "run": run, "out": tmp_path / "out", "json": JSON.format(digits=digits)}
+    assert_refused(command, bad, digits, run, tmp_path / "out", capsys)
+
+
+@pytest.mark.parametrize(
+    "bad", with_slow(["pipe", "device", "loop", "long", "folder"], ["device", "loop", "long"]), indirect=True
+)
+@pytest.mark.parametrize("command", MORE)
+def test_one_line_of_other_commands(
+    command: str, bad: str, digits: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if command.startswith("import") and Path(bad).is_dir():
+        pytest.skip("a class may have the name of a folder")
+    assert_refused(command, bad, digits, run, tmp_path / "out", capsys)
+
+
+def assert_refused(
+    command: str, bad: str, digits: Path, run: Path, out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    locations = {"bad": bad, "digits": digits, "run": run, "out": out, "json": JSON.format(digits=digits)}
     code = main([word.format(**locations) for word in command.split()])
     err = capsys.readouterr().err
     lines = [line for line in err.splitlines() if "error:" in line]
@@ -71,3 +110,4 @@ def test_one_line(
     assert err.rstrip().splitlines()[-1] == lines[0]
     assert len(lines[0]) < 2100
     assert bad[:60] in lines[0]
+    assert [path.name for path in out.parent.rglob("out*") if path.is_file()] == []

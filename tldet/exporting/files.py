@@ -19,6 +19,7 @@ import torch
 from tldet.errors import ConfigError
 from tldet.runtime.metadata import METADATA_KEY
 from tldet.runtime.session import need
+from tldet.system.locks import waiting_lock
 from tldet.system.output import write_bytes
 
 OPSET = 18
@@ -152,5 +153,6 @@ def _write_openvino(model: Any, path: Path, metadata: Mapping[str, Any]) -> None
         model.set_rt_info(json.dumps(metadata), [METADATA_KEY])
         target = Path(folder) / "model.xml"
         openvino.save_model(model, target, compress_to_fp16=False)
-        write_bytes(path.with_suffix(".bin"), target.with_suffix(".bin").read_bytes())
-        write_bytes(path, target.read_bytes())
+        with waiting_lock(path.with_name(f".{path.name}.lock")):  # the two files must be of one export
+            write_bytes(path.with_suffix(".bin"), target.with_suffix(".bin").read_bytes())
+            write_bytes(path, target.read_bytes())

@@ -118,5 +118,5 @@ def _is_current(lock: BaseFileLock, path: Path) -> bool:
 
 
 def is_unused(folder: Path) -> bool:
-    """Return True if a folder contains nothing but its lock."""
-    return all(path.name == LOCK_NAME for path in folder.iterdir())
+    """Return True if a folder contains nothing but its lock and temporary files of killed processes."""
+    return all(path.name == LOCK_NAME or path.match(".tldet-*.tmp") for path in folder.iterdir())

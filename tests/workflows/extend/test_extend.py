@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -131,9 +132,13 @@ def test_plain_fine_tuning_and_the_command(
     arguments += ["--val", str(parts / "new.json"), "--old-val", str(truth), "--old-val-images", str(digits / "train")]
     arguments += ["--replay", str(parts / "old.json"), "--replay-images", str(digits / "train")]
     assert main([*arguments, "--out", str(tmp_path / "o"), "--no-distill", "--steps", "1"]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert "AP before" in out
     assert "mean of old" in out
+    best = tmp_path / "o" / "best.pt"
+    assert f"\nnext:\n  tldet test {best} --data FOLDER_OR_JSON\n  tldet predict {best} " in out
+    assert re.search(r"^train: 16 images\b.*, \d+ objects of ", err, re.MULTILINE)
+    assert re.search(r"^val: \d+ images\b.*, \d+ objects of ", err, re.MULTILINE)
     config = checkpoint.load_checkpoint(tmp_path / "o" / "best.pt")["config"]
     assert "distill" not in config
     assert config["data"]["train"]["partial"] is False

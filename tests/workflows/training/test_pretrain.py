@@ -183,6 +183,15 @@ def test_norms_behind_the_given_maps_stay_behind(few: Path, tmp_path: Path) -> N
     assert {"out_norms.0.weight", "out_norms.2.bias"} <= set(report.new)
 
 
+def test_data_and_next_command_are_shown(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = shutil.copytree(whole, tmp_path / "out")
+    assert main(["pretrain", "--no-report", "--out", str(out), "--resume"]) == 0
+    printed, err = capsys.readouterr()
+    assert "\ntrain: 36 images of 2 classes\nval: 4 images of 2 classes\n" in f"\n{err}"
+    given = f"--backbone timm:{NAME} --weights {out / 'backbone.safetensors'} --data FOLDER --out FOLDER"
+    assert f"\nnext:\n  tldet finetune {given}\n" in f"\n{printed}"
+
+
 def test_a_recipe_of_pretraining_is_no_model_to_finetune(digits: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--model pretrain/lite0_imagenet: is not a recipe of a detector"):
         finetune(digits, out=tmp_path / "o", model="pretrain/lite0_imagenet", steps=1, report=False)

@@ -75,7 +75,12 @@ def test_train_starts_or_resumes_a_run(
     monkeypatch.chdir(run)
     job = ["train", "--no-report", str(run / "config.py"), "--work-dir", str(out), "--resume", "--init-from", "best.pt"]
     job += ["--device", "cpu", "--precision", "fp32", "--cfg-options", "schedule.steps=1"]
-    assert f"--resume: no checkpoint in {out} yet; starting the run" in message(capsys, job)
+    assert main(job) == 0
+    printed, err = capsys.readouterr()
+    assert f"--resume: no checkpoint in {out} yet; starting the run" in err
+    for name, images in (("train", 16), ("val", 6), ("test", 6)):
+        assert re.search(rf"^{name}: {images} images, \d+ objects of .*\d+ classes", err, re.MULTILINE)
+    assert f"\nnext:\n  tldet test {out / 'best.pt'}\n  tldet predict {out / 'best.pt'} " in printed
     assert checkpoint.load_checkpoint(out / "best.pt")["meta"]["weights_source"] == best
     monkeypatch.chdir(tmp_path)
     job[job.index("best.pt")] = best

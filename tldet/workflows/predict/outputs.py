@@ -18,6 +18,7 @@ from tldet.inference.sources import InputSource
 from tldet.structures.detections import Detections
 from tldet.structures.image import ImageArray
 from tldet.system.inputs import is_file, is_folder, real_path
+from tldet.system.locks import is_unused
 from tldet.system.output import check_output, make_folder, refuse_kept, refuse_same, write_bytes, write_text
 
 FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')  # in file names of some system
@@ -109,7 +110,7 @@ def _check_new(files: Sequence[Path], folders: Sequence[Path]) -> None:
         if is_file(path):
             raise DataError(f"{path}: already exists; choose another path, or replace it with --overwrite")
     for folder in folders:
-        if is_folder(folder) and any(folder.iterdir()):
+        if is_folder(folder) and not is_unused(folder):
             raise DataError(f"{folder}: is not empty; choose another folder, or write to it with --overwrite")
 
 

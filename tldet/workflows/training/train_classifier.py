@@ -120,6 +120,7 @@ def _run(cfg: Config, settings: Settings, request: RunRequest, folder: Path, wor
     seed = settings.training.seed
     data = world.main_first(lambda: _dataset(cfg, "train", seed))
     val = _dataset(cfg, "val", seed, data.class_names) if cfg.get("data.val") else None
+    _show_data(data, val)
     if resume:
         refuse_changed_classes(folder, data.class_names, None, data.folder, _NEW_RUN)
     seed_all(seed)
@@ -140,6 +141,13 @@ def _dataset(cfg: Config, part: str, seed: int, classes: tuple[str, ...] | None 
         section["classes"] = list(classes)
     dataset: ImageFolderDataset = build(DATASETS, section, f"data.{part}", seed=seed)
     return dataset
+
+
+def _show_data(train: ImageFolderDataset, val: ImageFolderDataset | None) -> None:
+    for name, split in (("train", train), ("val", val)):
+        if split is not None:
+            classes = counted(len(split.class_names), "class", "classes")
+            log.info("%s: %s of %s", name, counted(len(split), "image"), classes)
 
 
 def _meta(cfg: Config, data: ImageFolderDataset) -> dict[str, Any]:

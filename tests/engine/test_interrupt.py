@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from tldet import checkpoint
 from tldet.cli.main import main
 from tldet.system import signals
-from tldet.system.signals import STOP_SIGNALS, Interrupts, Stopped, stop_signals
+from tldet.system.signals import STOP_SIGNALS, Interrupts, Stopped, held, stop_signals
 
 from .conftest import DieAt, assert_same_run
 
@@ -108,6 +109,27 @@ def test_a_signal_counts_when_it_arrives_not_when_a_long_operation_lets_its_hand
         assert interrupts.requested
         with pytest.raises(KeyboardInterrupt, match="at once"):
             send(signal.SIGINT)
+
+
+def test_held_signals_are_handled_afterwards_although_another_thread_receives_them() -> None:
+    end, seen = threading.Event(), []
+    thread = threading.Thread(target=end.wait)
+    thread.start()  # blocks no signal
+
+    def work() -> None:
+        with held():
+            send(signal.SIGTERM)
+            time.sleep(0.05)
+            seen.append(interrupts.requested)
+
+    try:
+        with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
+            work()
+    finally:
+        end.set()
+        thread.join()
+    assert seen == [False]
+    assert interrupts.requested
 
 
 def test_a_block_ends_at_once_and_only_inside() -> None:

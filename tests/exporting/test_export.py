@@ -241,7 +241,7 @@ def test_without_verification_no_data_are_needed(run: Path, tmp_path: Path) -> N
     checkpoint.save(tmp_path / "none.pt", state)
     result = export(tmp_path / "none.pt", "torch", out=tmp_path, verify=False)
     assert (result.comparison, result.before, result.after) == (None, None, None)
-    assert tldet.load(result.path).class_names == list("0123456789")
+    assert tldet.load(result.path).class_names == tuple("0123456789")
 
 
 @pytest.mark.parametrize("format", with_slow(["torch", "onnx"], ["onnx"]))

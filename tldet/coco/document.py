@@ -11,14 +11,17 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Generator, Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
 from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import msgspec
+import numpy as np
 from msgspec import UNSET, UnsetType
+from numpy.typing import NDArray
 
 from tldet.coco.records import Annotation, Category, CocoSource, Document, Image, read_json_text
 from tldet.coco.text import parse
@@ -217,3 +220,18 @@ def _top_keys(content: bytes) -> list[str]:
 
     json.loads(content, object_pairs_hook=record)
     return keys
+
+
+def drop_unused(categories: Sequence[Category], used: NDArray[np.int64]) -> tuple[list[Category], Category | None]:
+    """Drop Roboflow's entry for the supercategory: unused, and the supercategory of all other categories.
+
+    Returns:
+        The remaining categories, and the dropped one or None.
+    """
+    parents = Counter(c.supercategory for c in categories if isinstance(c.supercategory, str))
+    for one in categories:
+        root = one.supercategory in ("none", "", None) and one.name is not None
+        children = parents[one.name or ""] - (one.supercategory == one.name) if root else 0
+        if root and 0 < children == len(categories) - 1 and not (used == one.id).any():
+            return [other for other in categories if other is not one], one
+    return list(categories), None

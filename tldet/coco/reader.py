@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from tldet.coco import checks
 from tldet.coco.checks import require_coco_boxes
-from tldet.coco.document import DocumentReader
+from tldet.coco.document import DocumentReader, drop_unused
 from tldet.coco.ids import NO_ID, ODD_ID, renumber_annotations
-from tldet.coco.records import Annotation, Category, CocoSource, Image, drop_unused
+from tldet.coco.records import Annotation, Category, CocoSource, Image
 from tldet.coco.segmentations import derive_missing_boxes
 from tldet.coco.variants import NO_FLAG
 from tldet.errors import DataError

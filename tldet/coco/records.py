@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-import numpy as np
 from msgspec import UNSET, UnsetType
-from numpy.typing import NDArray
 
 from tldet.coco.ids import NO_ID
 from tldet.coco.text import parse
@@ -151,18 +148,3 @@ def read_list(source: CocoSource, schema: type[_T], name: str) -> _T:
         return msgspec.json.decode(content, type=schema)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # NaN too, which Python's parser accepts
         return convert_record(parse(content, name), schema, name)
-
-
-def drop_unused(categories: Sequence[Category], used: NDArray[np.int64]) -> tuple[list[Category], Category | None]:
-    """Drop Roboflow's entry for the supercategory: unused, and the supercategory of all other categories.
-
-    Returns:
-        The remaining categories, and the dropped one or None.
-    """
-    parents = Counter(c.supercategory for c in categories if isinstance(c.supercategory, str))
-    for one in categories:
-        root = one.supercategory in ("none", "", None) and one.name is not None
-        children = parents[one.name or ""] - (one.supercategory == one.name) if root else 0
-        if root and 0 < children == len(categories) - 1 and not (used == one.id).any():
-            return [other for other in categories if other is not one], one
-    return list(categories), None

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
@@ -28,7 +28,7 @@ def ignore() -> None:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Block all stop signals in this thread inside the ``with`` block; processes started inside never receive them.
+    """Handle stop signals after the ``with`` block; processes started inside never receive them.
 
     A job manager signals all processes of a job, even one that has just started and cannot ignore signals yet. On
     Windows, signals are not blocked.
@@ -38,13 +38,43 @@ def held() -> Iterator[None]:
         return
     from multiprocessing.resource_tracker import ensure_running
 
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
+    with _deferred(), _blocked():
         ensure_running()  # when it starts its process, it lets SIGINT and SIGTERM through again
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         yield
+
+
+@contextmanager
+def _blocked() -> Iterator[None]:
+    """Block stop signals in this thread and in threads and processes that it starts inside the ``with`` block."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _deferred() -> Iterator[None]:
+    """Call the handlers of stop signals after the ``with`` block.
+
+    A blocked signal is delivered to another thread that does not block it, and Python then runs its handler in the main
+    thread.
+    """
+    arrived: list[int] = []
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        found = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        handlers = {number: handler for number, handler in found.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, _: arrived.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in arrived:
+            handlers[number](number, None)
 
 
 class Stopped(KeyboardInterrupt):
@@ -64,7 +94,9 @@ class _Arrivals:
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
         self._before = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        threading.Thread(target=self._record, name="signals", daemon=True).start()
+        thread = threading.Thread(target=self._record, name="signals", daemon=True)
+        with _blocked() if hasattr(signal, "pthread_sigmask") else nullcontext():
+            thread.start()
 
     def _record(self) -> None:
         with self._reader:

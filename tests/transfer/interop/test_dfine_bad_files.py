@@ -63,7 +63,7 @@ CONTENTS: dict[str, tuple[Callable[[State], State], list[str], str]] = {
     "infinite": (changed(LAST, lambda one: one / 0), [], "infinite"),
     "integers": (changed(LAST, lambda one: one.int()), [], "head.decoder.layers.2.cls_score.weight"),
     "too few names": (dict, ["--classes", "a", "b"], "--classes: 2 names for a model with 3 classes"),
-    "a repeated name": (dict, ["--classes", "a", "b", "a"], "--classes: 'a' is repeated"),
+    "a repeated name": (dict, ["--classes", "a", "b", "a"], "--classes: names on the command line: 'a' is repeated"),
     "Objects365 as COCO": (of_objects365, ["--classes", "a", "b"], "2 names for a model with 365 classes"),
     "Objects365, old embedding": (of_objects365, [], "head.denoising_embed.weight [4, 128] instead of [366, 128]"),
     "said to be another size": (dict, ["--model", "dfine_m"], "does not fit dfine's dfine_m"),

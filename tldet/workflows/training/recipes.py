@@ -1,16 +1,17 @@
 """Configs and recipes by name or file, and the transforms of a recipe with the input size of a dataset filled in.
 
-Configs of MMDetection are recognized.
+Configs of MMDetection are recognized. Layer-wise decay replaces the learning-rate factor of the backbone.
 """
 
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tldet.config import Config, find, read_config
+from tldet.config import Config, find, override, read_config
 from tldet.data.dataset import CocoDataset
 from tldet.errors import ConfigError
 from tldet.plugins import import_named, lookup
@@ -18,6 +19,8 @@ from tldet.registry import DATASETS, TRANSFORMS
 from tldet.transfer.interop.mmdet_files import advice, is_mmdet
 from tldet.workflows.training.augmentation import Augment, Steps, parse_transforms
 
+log = logging.getLogger(__name__)
+DECAY, FACTOR = "optimizer.layer_decay", "optimizer.backbone_lr"
 _NEEDED = ("model.head", "model.backbone", "schedule", "optimizer")  # sections of a recipe
 OPTIONAL = ("data", "data.loader", "training", "freeze", "class_match")  # optional sections
 GRID = 32  # pixels; input sizes are multiples of this
@@ -180,3 +183,28 @@ def has_own_data(recipe: Config) -> bool:
     name = recipe.get("data.train.type")
     target = lookup(DATASETS, name) if isinstance(name, str) else None
     return name is not None and not (inspect.isclass(target) and issubclass(target, CocoDataset))
+
+
+def without_factor(config: Config, given: Mapping[str, Any], *, chosen: bool = False) -> Config:
+    """Return a config in which layer-wise decay replaces ``backbone_lr``, as in ViTDet (Li et al. 2022).
+
+    A recipe multiplies the learning rate of the backbone by a factor for all layers. If an option turns on layer-wise
+    decay, the factor becomes 1 unless an option sets it too. A file that contains both keys is used as it is.
+
+    Args:
+        config: the config with all options.
+        given: dotted keys and values of the user's config options.
+        chosen: the run has turned on layer-wise decay by other means than ``given``.
+    """
+    factor, decay = config.get(FACTOR, 1.0), config.get(DECAY, 1.0)
+    if decay == 1 or factor == 1 or _sets(given, FACTOR) or not (chosen or _sets(given, DECAY)):
+        return config
+    log.info("%s = 1 instead of %s, because of %s = %s (ViTDet); set it to use both", FACTOR, factor, DECAY, decay)
+    return override(config, {FACTOR: 1.0})
+
+
+def _sets(given: Mapping[str, Any], key: str) -> bool:
+    """Return True if an option sets a key, by itself or within its section."""
+    section, _, name = key.rpartition(".")
+    values = given.get(section)
+    return key in given or (isinstance(values, Mapping) and name in values)

@@ -11,7 +11,7 @@ from tldet.components import needed_imports
 from tldet.config import Config, override, parse_options
 from tldet.engine.distributed import World, current, process_group
 from tldet.system.locks import locked
-from tldet.workflows.training.layer_decay import without_factor
+from tldet.workflows.training.recipes import without_factor
 from tldet.workflows.training.run_options import UNITS, Length
 
 LONG_EPOCH = 100  # steps; a run of minutes is then validated after each epoch

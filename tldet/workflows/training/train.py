@@ -25,10 +25,9 @@ from tldet.workflows.training.data_problems import log_problems
 from tldet.workflows.training.data_summary import split_lines
 from tldet.workflows.training.datasets import AnyDataset, build_dataset, check_has_objects, check_images
 from tldet.workflows.training.initial_weights import LoadedWeights, WeightsSource, initial_weights
-from tldet.workflows.training.layer_decay import without_factor
 from tldet.workflows.training.meta import versions
 from tldet.workflows.training.outcome import Outcome, ResultCallback, stored_result
-from tldet.workflows.training.recipes import load_config
+from tldet.workflows.training.recipes import load_config, without_factor
 from tldet.workflows.training.report import print_outcome
 from tldet.workflows.training.request import TrainRequest
 from tldet.workflows.training.resume_checks import refuse_changed_classes

@@ -26,6 +26,7 @@ from tldet.runtime.images import MAX_PIXELS, Limits
 from tldet.system.cache import cache_root
 from tldet.system.inputs import is_file, real_path
 from tldet.system.output import replacing
+from tldet.text import counted
 
 log = logging.getLogger(__name__)
 _THREADS = 8
@@ -140,8 +141,8 @@ def _checked(work: Sequence[tuple[int, Path, Limits]], annotations: Path) -> Ite
             if now - reported > EVERY:
                 reported, done = now, min((number + 1) * _CHUNK, len(work))
                 rate = done / (now - started)
-                text = "%s: checked %d of %d image files (%.0f/s, %.0f s left)"
-                log.info(text, annotations, done, len(work), rate, (len(work) - done) / rate)
+                text = "%s: checked %d of %s (%.0f/s, %.0f s left)"
+                log.info(text, annotations, done, counted(len(work), "image file"), rate, (len(work) - done) / rate)
 
 
 def check_file(position: int, path: Path, limits: Limits) -> Checked:

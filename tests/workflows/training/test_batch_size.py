@@ -147,7 +147,7 @@ def test_finetune_measures_with_the_frozen_layers_of_the_run(
 ) -> None:  # fmt: skip
     monkeypatch.setattr(choose, "pick_device", lambda _: torch.device("mps"))
     more = {**options, "cfg_options": [*options.get("cfg_options", []), "training.precision=fp32"]}
-    request = FinetuneRequest(data=digits, recipe="retinanet_lite0", out=tmp_path, **more)
+    request = FinetuneRequest(data=digits, model="retinanet_lite0", out=tmp_path, **more)
     config, _ = planned_config(request)
     assert config["data"]["loader"]["batch_size"] == 2
     backbone = list(measured[0].backbone.parameters())

@@ -136,7 +136,7 @@ class _Kept:
 
 
 def _checksum(stamps: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.array([[zlib.crc32(np.ascontiguousarray(stamps)), 0, 0]], np.int64)
+    return np.array([[zlib.crc32(stamps.tobytes()), 0, 0]], np.int64)
 
 
 def _checked(work: Sequence[tuple[int, Path, Limits]], annotations: Path) -> Iterator[Checked]:

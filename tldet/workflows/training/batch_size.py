@@ -91,7 +91,7 @@ def measure_batch_size(
     device: torch.device,
     freezing: FreezeSettings | None = None,
     distill: TeacherSettings | None = None,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] = (),
 ) -> int:
     """Return the largest batch size for which a training step fits into device memory.
 

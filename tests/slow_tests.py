@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 
 PATTERNS = """
-cuda/test_recipes.py::*[dfine_lite0]
 cuda/test_recipes.py::test_norms_are_folded_on_the_host[retinanet_lite0]
 exporting/test_export.py::test_any_batch_and_size[faster_rcnn_lite0]
 exporting/test_export.py::test_it_is_verified_on_the_data_that_test_takes

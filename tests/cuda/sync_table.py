@@ -21,7 +21,7 @@ import torch
 from rehearsal import Gpu
 from torch import Tensor
 
-from tldet.config import read_config
+from tldet.config import override, parse_options, read_config
 from tldet.config.files import config_root
 from tldet.engine.precision import Precision
 from tldet.engine.step import Stepper
@@ -36,10 +36,10 @@ SIZE = (128, 160)
 CLASSES = 3
 
 
-def detector(recipe: str) -> tuple[Detector, dict[str, Any]]:
-    """Return the recipe's detector with random weights, and its ``training`` section."""
+def detector(recipe: str, options: Sequence[str] = ()) -> tuple[Detector, dict[str, Any]]:
+    """Return the recipe's detector with random weights, and its ``training`` section; ``options`` set config keys."""
     torch.manual_seed(0)
-    config = read_config(recipe).data
+    config = override(read_config(recipe), parse_options(options)).data
     model = config["model"]
     model["backbone"]["weights"] = None
     model["head"]["num_classes"] = CLASSES

@@ -2,32 +2,69 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import numpy as np
 import pytest
+import sync_table
 import torch
 from rehearsal import Gpu
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from tldet.config import read_config
 from tldet.data.dataset import CocoDataset
 from tldet.data.eval_batches import eval_batches
+from tldet.data.settings import LoaderSettings
+from tldet.engine.distributed import World
 from tldet.engine.precision import Precision
 from tldet.engine.state import RunningMeans
 from tldet.engine.step import Stepper
 from tldet.models.assigners.atss import assign_adaptively
 from tldet.models.assigners.matching import BACKGROUND, IGNORED, assign_targets, draw_samples
+from tldet.models.detector import build_detector
 from tldet.models.losses import LossNormalizers
 from tldet.models.ops.nms import batched_nms
 from tldet.models.ops.roi_align import Pool
 from tldet.models.pooling import pool_regions, regions_of
+from tldet.models.two_stage.rpn import RPN, RPNSettings
 from tldet.structures.batch import LabeledBatch
 from tldet.structures.detections import Detections
 from tldet.structures.masks import InstanceMasks
 from tldet.structures.target import Target
 from tldet.system.device import constant, send, sum_dtype, to_device, true_rows
+from tldet.workflows.training.finetune import finetune
+from tldet.workflows.training.schema import EvalSettings
+from tldet.workflows.training.train_classifier import Accuracy
+from tldet.workflows.training.validation import Validation
 
 CPU = torch.device("cpu")
+Loaded = tuple[int, bool]  # number of workers, and whether batches are pinned
+
+
+class LoadError(Exception):
+    """A loader was started."""
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Loaded]:
+    """Loaders that were to be started on four cores; they raise LoadError."""
+    started: list[Loaded] = []
+
+    def load(dataset: Any, batches: Any, workers: int, collate: Any, pin: bool) -> Any:
+        started.append((workers, pin))
+        raise LoadError
+
+    for module in ("loader", "eval_batches"):
+        monkeypatch.setattr(f"tldet.data.{module}.load_batches", load)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)), raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    return started
 
 
 @pytest.mark.parametrize("lengths", [[5], [4, 0, 7, 3], [0, 0, 0], [6, 6]])
@@ -96,6 +133,29 @@ def test_a_target_knows_its_rows_on_the_device() -> None:
         assert not changed.partial
 
 
+@pytest.mark.parametrize("kind", ["detector", "classifier"])
+def test_validation_pins_batches_and_uses_workers(kind: str, loaded: list[Loaded], digits: Path) -> None:
+    loader = LoaderSettings()
+    if kind == "detector":
+        data = CocoDataset(str(digits / "test" / "_annotations.coco.json"), str(digits / "test"))
+        evaluate: Any = Validation(data, loader, EvalSettings())
+    else:
+        evaluate = Accuracy(cast(Any, SimpleNamespace(input_sizes=np.full((4, 2), 64))), loader)
+    with pytest.raises(LoadError):
+        evaluate(nn.Linear(1, 1))
+    with Gpu(), pytest.raises(LoadError):
+        evaluate(nn.Linear(1, 1).to("cuda"))
+    assert loaded == [(0, False), (3, True)]
+
+
+def test_finetuning_pins_batches_and_uses_workers(loaded: list[Loaded], digits: Path, tmp_path: Path) -> None:
+    options = ["data.loader.batch_size=2", "training.precision=fp32", "model.backbone.weights=None"]
+    given: dict[str, Any] = {"model": "retinanet_lite0", "steps": 1, "cfg_options": options, "report": False}
+    with Gpu(), pytest.raises(LoadError):
+        finetune(digits, out=tmp_path / "out", **given)
+    assert loaded == [(3, True)]
+
+
 def test_validation_batches_are_pinned(digits: Path) -> None:
     data = CocoDataset(str(digits / "test" / "_annotations.coco.json"), str(digits / "test"), masks=True)
     with Gpu():
@@ -104,6 +164,61 @@ def test_validation_batches_are_pinned(digits: Path) -> None:
             assert batch.targets[0].masks is not None
             tensors = [batch.images, *(one for target in batch.targets for one in vars(target).values())]
             assert {one.is_pinned() for one in tensors if isinstance(one, Tensor)} == {pin}
+
+
+@pytest.mark.parametrize("border", [0.0, 5.0])
+@pytest.mark.parametrize("low_quality", ["own", "object"])
+def test_anchors_beyond_the_border_are_ignored_without_waiting(border: float, low_quality: Any) -> None:
+    settings = RPNSettings(allowed_border=border, low_quality=low_quality, min_pos_iou=0.1)
+    rpn, random = RPN(4, [4, 8, 16, 32, 64], settings), torch.Generator().manual_seed(3)
+    corners = 90 * torch.rand(500, 2, generator=random) - 20
+    anchors = torch.cat([corners, corners + 2 + 40 * torch.rand(500, 2, generator=random)], 1)
+    one, size = target(), (60, 64)
+    anchors[7] = torch.tensor([-7.0, 0, 20, 20])
+    inside = ((anchors[:, :2] >= -border) & (anchors[:, 2:] < torch.tensor([64.0, 60]) + border)).all(1)
+    thresholds = {name: getattr(settings, name) for name in ("pos_iou_thr", "neg_iou_thr", "min_pos_iou")}
+    thresholds |= {"ignore_iof_thr": settings.ignore_iof_thr, "spare": settings.spare}
+    expected = torch.full((500,), IGNORED)
+    expected[inside] = assign_targets(anchors[inside], one, low_quality=low_quality, **thresholds)
+    assert 50 < inside.sum() < 450
+    assert {IGNORED, BACKGROUND, 0, 2} <= set(expected.tolist())
+    best = assign_targets(anchors, one, low_quality=low_quality, **thresholds)
+    assert (best[inside] != expected[inside]).any(), "some objects fit an anchor beyond the border better"
+    assert rpn._assign(anchors, one, size).tolist() == expected.tolist()
+    with Gpu() as gpu:
+        there = anchors.pin_memory().to("cuda", non_blocking=True), one.to("cuda", non_blocking=True)
+        gpu.reset()
+        found = rpn._assign(*there, size)
+        assert gpu.total() == 0, gpu.table()
+        assert found.tolist() == expected.tolist()
+
+
+class Casts(TorchDispatchMode):
+    """Counts of the conversions to float32, by shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[tuple[int, ...]] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten._to_copy.default and result.dtype == torch.float32 != args[0].dtype:
+            self.counts[tuple(result.shape)] += 1
+        return result
+
+
+@pytest.mark.parametrize("recipe", ["faster_rcnn_lite0", "mask_rcnn_lite0", "cascade_mask_rcnn_lite0"])
+def test_levels_are_converted_to_float32_once(recipe: str) -> None:
+    section = read_config(recipe).data["model"]
+    head: Any = build_detector(section | {"backbone": {**section["backbone"], "weights": None}}).head
+    channels = section["neck"]["out_channels"]
+    features = [torch.rand(2, channels, 64 >> i, 80 >> i).bfloat16() for i in range(len(head.rpn.anchors.strides))]
+    targets = [sync_table.target(number, (256, 320)) for number in (0, 1)]
+    with Casts() as casts, torch.autocast("cpu", torch.bfloat16):
+        raw = head(features)
+        head.loss(raw, targets, [(256, 320)] * 2, seed=0)
+    assert len(raw.features) >= 3
+    assert [casts.counts[tuple(level.shape)] for level in raw.features] == [1] * len(raw.features)
 
 
 @pytest.mark.parametrize("masked", ["no", "patches", "dense"])
@@ -200,6 +315,29 @@ class Sum(nn.Module):
     def forward(self, one: LabeledBatch) -> dict[str, Tensor]:
         total = self.fc(one.images).sum()
         return {"loss": total / self.normalizers.divisor("positives", len(one), len(one))}
+
+
+class Pair(World):
+    """Two processes with equal data."""
+
+    def sum(self, values: Tensor) -> Tensor:
+        return values + values
+
+    def wrapped(self, model: nn.Module) -> Any:
+        model.no_sync = nullcontext  # type: ignore[assignment]
+        return model
+
+
+def test_a_step_of_several_processes_waits_once() -> None:
+    with Gpu() as gpu:
+        model = Sum().to("cuda")
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        stepper = Stepper(model, optimizer, Precision("fp32", "cuda"), clip_norm=1.0, world=Pair(0, 2))
+        batches = [LabeledBatch(torch.ones(2, 3), torch.zeros(2), [number, -number]) for number in (1, 2)]
+        gpu.reset()
+        result = stepper(batches, 8, lambda: [3, 4])
+        assert result.totals == [6, 8]
+        assert gpu.total() == 1, gpu.table()
 
 
 def test_a_training_step_needs_no_float64_on_devices_without_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -338,7 +338,8 @@ def test_names_that_no_file_has(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"junk" * 100, np.full((2, 3), -5, np.int32), np.zeros(3)]
+    "content",
+    [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", b"junk" * 100, np.full((3, 3), -5), np.full((2, 3), -5), np.zeros(3)],
 )
 def test_a_damaged_list_of_checked_files_is_made_anew(tmp_path: Path, content: bytes | np.ndarray) -> None:
     names = [photo(tmp_path / name).name for name in ("a.jpg", "b.jpg")]
@@ -351,6 +352,21 @@ def test_a_damaged_list_of_checked_files_is_made_anew(tmp_path: Path, content: b
     else:
         np.save(kept, content)
     assert find_faults(*arguments) == ([], [])
+    assert kept.read_bytes() == good
+
+
+def test_damage_to_the_list_of_checked_files_that_keeps_size_and_time_is_found(tmp_path: Path) -> None:
+    (tmp_path / "b.jpg").write_bytes(b"junk")
+    names = [photo(tmp_path / "a.jpg").name, "b.jpg"]
+    arguments = (tmp_path, names, np.array([[HEIGHT, WIDTH]] * 2, np.int32), tmp_path / "some.json", [0, 1])
+    faults = find_faults(*arguments)
+    assert [fault.position for fault in faults.faults] == [1]
+    (kept,) = (tmp_path / "cache" / "images").iterdir()
+    good, stamps = kept.read_bytes(), np.load(kept)
+    status = (tmp_path / "b.jpg").stat()
+    stamps[1] = status.st_size, status.st_mtime_ns, 1  # as if the damaged image had passed the check
+    np.save(kept, stamps)
+    assert find_faults(*arguments) == faults
     assert kept.read_bytes() == good
 
 

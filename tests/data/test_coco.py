@@ -84,7 +84,7 @@ def test_masks(tmp_path: Path, segmentation: Any, pixels: int) -> None:
 @pytest.mark.parametrize(
     ("options", "first", "message"),
     [
-        ({}, [False, True], "1 of 2 images are annotated for some classes only; the other classes are ignored there"),
+        ({}, [False, True], "1 of 2 images is annotated for some classes only; the other classes are ignored there"),
         ({"partial": False}, None, "treated as fully annotated (partial=False)"),
         ({"classes": ["y", "x"]}, [True, False], "1 of 2 images"),
         ({"classes": ["x", "y", "z"]}, [False, True, False], "2 of 2 images"),

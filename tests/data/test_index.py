@@ -401,6 +401,25 @@ def test_changed_files_of_the_cache_are_found(tmp_path: Path, caplog: pytest.Log
         assert caplog.messages == []
 
 
+def test_damage_that_keeps_size_and_time_is_found(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """All of the arrays except for the text of the segmentations, of which the start is checked."""
+    path = write(tmp_path, partly([7], None))
+    before = AnnotationIndex.load(path)
+    values = {name: np.array(getattr(before, name)).tolist() for name in (*ARRAYS, "labeled")}
+    (folder,) = (tmp_path / "cache" / "index").iterdir()
+    for name in sorted(one.name for one in folder.iterdir()):
+        size = (folder / name).stat().st_size
+        for position in {*range(0, size, 37), size - 1}:
+            content, status = bytearray((folder / name).read_bytes()), (folder / name).stat()
+            content[position] ^= 1
+            (folder / name).write_bytes(content)
+            os.utime(folder / name, ns=(status.st_atime_ns, status.st_mtime_ns))
+            caplog.clear()
+            index = AnnotationIndex.load(path)
+            assert {key: np.array(getattr(index, key)).tolist() for key in values} == values, (name, position)
+            assert [line for line in caplog.messages if "damaged and are rebuilt" in line], (name, position)
+
+
 def test_a_file_instead_of_the_cache_folder(tmp_path: Path) -> None:
     path = write(tmp_path, partly([7], None))
     AnnotationIndex.load(path)

@@ -106,7 +106,7 @@ def test_image_files_and_images_of_the_dataset(tmp_path: Path) -> None:
     assert len(dataset) == 4
     assert dataset[3].image.shape == (3, 24, 32)
     (tmp_path / "12.png").unlink()
-    with pytest.raises(DataError, match=r"1 of 1 images of .* missing: 12\.png"):
+    with pytest.raises(DataError, match=r"1 of 1 image of .* missing: 12\.png"):
         opened(section).check_images()
     skipping = opened(section, on_bad_image="skip")
     with pytest.raises(DataError, match="no image can be used"):

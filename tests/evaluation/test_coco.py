@@ -265,7 +265,7 @@ def test_classes_that_are_not_annotated_on_an_image_are_not_evaluated(
     left = evaluate_files(partly([30], None), [*RIGHT, WRONG_CAT], **given)
     assert (left.detections, left.unjudged) == (2, 1)
     assert replace(left, unjudged=0) == without
-    assert "1 of 2 images are annotated for some classes only" in caplog.text
+    assert "1 of 2 images is annotated for some classes only" in caplog.text
     assert evaluate_files(partly([30, 5], None), [*RIGHT, WRONG_CAT], **given) == wrong
 
 

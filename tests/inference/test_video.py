@@ -268,7 +268,9 @@ def test_frames_of_another_size_are_scaled(tmp_path: Path) -> None:
 def talkie(path: Path, codec: str, sound: str, form: str, length: int) -> Path:
     """A video of noise and, unless ``sound`` is empty, sound."""
     noise = np.random.default_rng(0)
-    with av.open(str(path), "w", format=form, options={"movflags": "faststart"} if form == "mp4" else {}) as made:
+    with av.open(
+        str(path), "w", format=form, options={"movflags": "faststart"} if form in ("mp4", "mov") else {}
+    ) as made:
         stream: Any = made.add_stream(codec, rate=25)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
         audio: Any = made.add_stream(sound, rate=48000, layout="mono") if sound else None
@@ -314,6 +316,38 @@ def test_a_truncated_file_is_reported_and_a_complete_one_is_not(
     assert 40 < summary.frames < 70
     assert f"shorter than stated in the file ({summary.frames} frames, " in summary.incomplete[str(path)]
     assert "1 video incomplete" in summary.describe()
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "form", "reported"),
+    [("v.mp4", "libx264", "mp4", True), ("v.mov", "mpeg4", "mov", True), ("v.mkv", "libx264", "matroska", False)],
+)
+def test_a_few_missing_frames(tmp_path: Path, name: str, codec: str, form: str, reported: bool) -> None:
+    """195 of 200 frames: exact numbers of MP4 and MOV are compared; others are estimates with a tolerance of 5 %."""
+    path = talkie(tmp_path / name, codec, "", form, 200)
+    whole = Video(path)
+    assert (sum(1 for _ in whole), whole.problems()) == (200, "")
+    with av.open(str(path)) as opened:
+        places = [packet.pos for packet in opened.demux(video=0) if packet.size]
+    path.write_bytes(path.read_bytes()[: places[195]])
+    video = Video(path)
+    assert sum(1 for _ in video) == 195
+    expected = "shorter than stated in the file (195 frames, 7.80 s of 200 frames, 8.00 s)" if reported else ""
+    assert video.problems() == expected
+
+
+def test_frames_that_an_edit_list_cuts_off_are_not_missing(tmp_path: Path) -> None:
+    whole = talkie(tmp_path / "whole.mp4", "libx264", "", "mp4", 50)
+    with av.open(str(whole)) as opened, av.open(str(tmp_path / "v.mp4"), "w") as made:
+        stream = made.add_stream_from_template(opened.streams.video[0])
+        for packet in opened.demux(video=0):
+            if packet.size:
+                packet.pts, packet.dts, packet.stream = packet.pts - 10 * 512, packet.dts - 10 * 512, stream
+                made.mux(packet)
+    video = Video(tmp_path / "v.mp4")
+    assert video.exact
+    assert sum(1 for _ in video) == video.frames
+    assert video.problems() == ""
 
 
 def test_a_title_in_another_encoding(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import errno
 import io
 import json
 import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -184,3 +186,31 @@ def test_pipes_and_links_are_not_replaced(folder: Path) -> None:
     assert run_command(["m.onnx", "in/c.jpg", "--json", "link.json"]) == 0
     assert Path("link.json").is_symlink()
     assert len(json.loads(Path("target.json").read_text())) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_keeps_the_results_so_far(
+    folder: Path, session: FakeSession, capsys: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    run, handlers = session.run, (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+    def stopped(*given: Any) -> Any:
+        if len(session.given) == 2:
+            os.kill(os.getpid(), number)
+        return run(*given)
+
+    session.run = stopped  # type: ignore[method-assign]
+    names = [f"copy{position}.png" for position in range(5)]
+    for name in names:
+        cv2.imwrite(str(folder / name), np.full((40, 60, 3), 90, np.uint8))
+    paths = [str(folder / name) for name in names]
+    found = folder / "found.json"
+    assert run_command(["fake.onnx", *paths, "--json", str(found), "--batch-size", "1"]) == 130
+    records = json.loads(found.read_text("utf-8"))
+    done = sorted({record["file_name"] for record in records})
+    assert 1 <= len(done) <= 2
+    assert done == [Path(path).as_posix() for path in paths[: len(done)]]
+    left = 5 - len(done)
+    error = capsys.readouterr().err
+    assert f"stopped before {paths[len(done)]}; run the command again with the remaining {left} of 5 images" in error
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.errors import DataError
+from tldet.text import are, counted
 
 if TYPE_CHECKING:
     from tldet.coco.reader import Coco
@@ -46,6 +47,12 @@ def labeled_table(
         table[row] = False
         table[row, [columns[key] for key in ids]] = True
     return None if table.all() else table
+
+
+def annotated_for_some(table: NDArray[np.bool_]) -> str:
+    """Describe the number of partially labeled images in a table of :func:`labeled_table`."""
+    some = int((~table.all(1)).sum())
+    return f"{some} of {counted(len(table), 'image')} {are(some)} annotated for some classes only"
 
 
 def labeled_in(coco: Coco, stated: Sequence[Sequence[int] | None], name: str) -> NDArray[np.bool_] | None:

@@ -174,7 +174,7 @@ def _annotations(dataset: DetectionDataset, name: str) -> Iterator[tuple[Size, T
     if callable(target) and sizes is not None:
         stated = np.asarray(sizes() if callable(sizes) else sizes).reshape(-1, 2)
         if len(stated) != len(dataset):
-            raise DataError(f"{name}: sizes has {len(stated)} rows for {counted(len(dataset), 'image')}")
+            raise DataError(f"{name}: sizes has {counted(len(stated), 'row')} for {counted(len(dataset), 'image')}")
         for position, (height, width) in enumerate(stated.tolist()):
             yield (int(height), int(width)), _checked(target(position), name, position)
         return

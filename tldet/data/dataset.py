@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from tldet.coco.partial_labels import annotated_for_some
 from tldet.data.checks.images import handle_bad_images
 from tldet.data.file_names import resolve_names
 from tldet.data.images import read_reduced
@@ -230,9 +231,8 @@ class CocoDataset(SampleDataset):
     def _log_partial(self) -> None:
         if self.index.labeled is None:
             return
-        some = int((~self.index.labeled[self.positions].all(1)).sum())
         rest = "the other classes are ignored there" if self.partial else "treated as fully annotated (partial=False)"
-        log.info("%s: %d of %d images are annotated for some classes only; %s", self.index.path, some, len(self), rest)
+        log.info("%s: %s; %s", self.index.path, annotated_for_some(self.index.labeled[self.positions]), rest)
 
     def has_mask(self) -> NDArray[np.bool_]:
         """Return (A,) bool: True for objects of :attr:`index` that have a mask."""

@@ -20,6 +20,7 @@ from urllib.parse import unquote
 from tldet.coco.names import fold
 from tldet.errors import DataError
 from tldet.system.inputs import Kind, entry_kind, is_file, is_folder
+from tldet.text import counted
 
 log = logging.getLogger(__name__)
 ABSOLUTE = re.compile(r"[A-Za-z][\w+.-]*:/|/")  # a drive, a URL or a path from the root, with slashes
@@ -205,4 +206,4 @@ def require_images(folder: Path, names: Sequence[str], annotations: Path) -> Non
 def missing_images(folder: Path, missing: Sequence[str], total: int, annotations: Path) -> DataError:
     """Create the error for missing images; it counts them and names the first."""
     named = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
-    return DataError(f"{folder}: {len(missing)} of {total} images of {annotations} missing: {named}")
+    return DataError(f"{folder}: {len(missing)} of {counted(total, 'image')} of {annotations} missing: {named}")

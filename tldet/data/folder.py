@@ -182,7 +182,7 @@ def _check_classes(folder: Path, found: Mapping[str, Sequence[str]], classes: Se
 
 def _named(names: Sequence[str], count: int) -> str:
     shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-    return f"{len(names)} of {count} class folders ({shown})"
+    return f"{len(names)} of {counted(count, 'class folder')} ({shown})"
 
 
 def _log_counts(folder: Path, labels: NDArray[np.int64], classes: int, part: str) -> None:

@@ -61,7 +61,7 @@ def divide(index: AnnotationIndex, groups: _Ints, shares: Sequence[float], seed:
     if len(sizes) < len(shares):
         raise DataError(
             f"{index.path}: {counted(len(index), 'image')} in {counted(len(sizes), 'group')} cannot be divided into "
-            f"{len(shares)} parts"
+            f"{counted(len(shares), 'part')}"
         )
     shown = np.zeros((len(sizes), len(index.class_names)), np.int64)
     np.add.at(shown, groups, shown_classes(index).astype(np.int64))

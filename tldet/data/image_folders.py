@@ -12,6 +12,7 @@ from tldet.data.index import AnnotationIndex
 from tldet.data.split_names import SPLIT_NAMES, split_of, splits_in
 from tldet.errors import DataError
 from tldet.system.inputs import is_folder, real_path
+from tldet.text import counted
 
 log = logging.getLogger(__name__)
 _DEPTH = 3  # levels of folders searched below the data folder
@@ -97,13 +98,15 @@ class _Search:
         for names in variants(self.names):
             found = [folder for folder in folders if self.listing.count(folder, names) == names.distinct]
             if found:
-                return self._only(found, "the only image" if names.distinct == 1 else f"all {names.distinct} images")
+                return self._only(
+                    found, "the only image" if names.distinct == 1 else f"all {counted(names.distinct, 'image')}"
+                )
         return None
 
     def _most(self, folders: Sequence[Path]) -> Path | None:
         """Return the folder with most of the images; the dataset reports the missing ones."""
         most, total, best = self._best(folders)
-        return self._only(best, f"{most} of {total} images") if most >= PARTIAL * total else None
+        return self._only(best, f"{most} of {counted(total, 'image')}") if most >= PARTIAL * total else None
 
     def _best(self, folders: Sequence[Path]) -> tuple[int, int, list[Path]]:
         """Return the most images in one folder, the number of all images, and the folders with the most images."""
@@ -116,7 +119,7 @@ class _Search:
 
     def _nowhere(self, folders: Sequence[Path]) -> DataError:
         most, total, best = self._best(folders)
-        held = f" (best: {most} of {total} images in {best[0]})" if most else ""
+        held = f" (best: {most} of {counted(total, 'image')} in {best[0]})" if most else ""
         return DataError(
             f"{self.annotations}: images ({self.names[0]}, ...) not found in {_named(folders)}{held}; use --images"
         )

@@ -19,6 +19,7 @@ from tldet.coco.reader import Write, read_coco
 from tldet.coco.segmentations import parse_segmentation
 from tldet.data.index_cache import cached_fields
 from tldet.data.index_classes import index_for_classes
+from tldet.text import counted
 
 _CHUNK = 4096  # strings decoded at a time in iteration
 
@@ -53,7 +54,7 @@ class TextTable(Sequence[str]):
             return [self._text(position) for position in range(*key.indices(len(self)))]
         position = int(key) + len(self) if key < 0 else int(key)
         if not 0 <= position < len(self):
-            raise IndexError(f"index {key} is out of range for {len(self)} texts")
+            raise IndexError(f"index {key} is out of range for {counted(len(self), 'text')}")
         return self._text(position)
 
     def __iter__(self) -> Iterator[str]:
@@ -68,7 +69,7 @@ class TextTable(Sequence[str]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"TextTable of {len(self)} texts"
+        return f"TextTable of {counted(len(self), 'text')}"
 
     def _text(self, position: int) -> str:
         return _decoded(self.text[self.spans[position] : self.spans[position + 1]].tobytes())

@@ -32,6 +32,7 @@ from tldet.structures import rle
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 from tldet.system.output import write_json
+from tldet.text import counted
 
 Sources = Mapping[str, Mapping[str, Any]]  # config sections of user datasets by name
 LOADER_KEYS = ("transforms", "subset")  # keys of every dataset that its class does not take
@@ -60,9 +61,10 @@ class RelabeledDataset(CocoDataset):
         self.sources = {name: build_user_dataset(one, seed, f"sources.{name}") for name, one in sources.items()}
         for name in self.file_names:
             if (found := self._source(name)) is not None and found[1] >= len(self.sources[found[0]]):
+                images = counted(len(self.sources[found[0]]), "image")
                 raise DataError(
-                    f"{annotations}: names {name}, but {found[0]} has {len(self.sources[found[0]])} images now; its "
-                    "data has changed, start again in another output directory"
+                    f"{annotations}: names {name}, but {found[0]} has {images} now; its data has changed, start again "
+                    "in another output directory"
                 )
 
     def _source(self, file_name: str) -> tuple[str, int] | None:

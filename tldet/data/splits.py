@@ -123,7 +123,7 @@ def _report_absent(split: Split, index: AnnotationIndex, shown: NDArray[np.bool_
     if not len(absent):
         return
     counts = shown.sum(0)
-    names = [f"{index.class_names[k]} ({counts[k]} image{'s' * int(counts[k] > 1)})" for k in absent[:_NAMED].tolist()]
+    names = [f"{index.class_names[k]} ({counted(int(counts[k]), 'image')})" for k in absent[:_NAMED].tolist()]
     more = f", ... ({len(absent)} classes)" if len(absent) > _NAMED else ""
     text = "%s: classes without a validation image, which are not evaluated: %s%s"
     log.warning(text, split.annotations, ", ".join(names), more)

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from tldet.engine.progress import duration
 from tldet.engine.state import TrainState
 from tldet.errors import ConfigError
+from tldet.text import counted
 
 _POLICIES = ("multistep", "cosine", "constant")
 log = logging.getLogger(__name__)
@@ -230,5 +231,5 @@ class Budget:
         if not enough and elapsed < _LONG_ENOUGH:
             return None
         total = step + int((self.seconds - spent) * steps / elapsed)
-        log.info("%.3f s/step: %d steps in %s", elapsed / steps, total, duration(self.seconds))
+        log.info("%.3f s/step: %s in %s", elapsed / steps, counted(total, "step"), duration(self.seconds))
         return total

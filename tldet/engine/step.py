@@ -17,7 +17,7 @@ from tldet.engine.precision import Precision
 from tldet.errors import DataError, TrainingError
 from tldet.models.normalizers import RunningNormalizers
 from tldet.system.determinism import mix_seed
-from tldet.system.device import sum_dtype
+from tldet.system.device import send, sum_dtype
 from tldet.system.out_of_memory import is_out_of_memory
 
 
@@ -126,7 +126,7 @@ class Stepper:
         values = [loss.to(dtype), norm.to(loss.device, dtype), *self.normalizers.counted(loss.device)]
         vector = torch.stack(values)
         if self.world.size > 1:
-            vector = self.world.sum(torch.cat([vector, vector.new_tensor(numbers)]))
+            vector = self.world.sum(torch.cat([vector, send(torch.tensor(numbers, dtype=dtype), vector.device)]))
         loss_sum, norm_sum, *rest = vector.tolist()
         result.loss, result.norm = loss_sum / self.world.size, norm_sum / self.world.size
         counts = rest[: len(values) - 2]

@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from tldet.coco import checks, detection_checks
 from tldet.coco.checks import note, require_coco_boxes
-from tldet.coco.partial_labels import labeled_table
+from tldet.coco.partial_labels import annotated_for_some, labeled_table
 from tldet.coco.reader import Objects, read_coco
 from tldet.coco.records import Category, CocoSource, name_of, read_list
 from tldet.coco.results import Detection, MaskDetection
@@ -96,8 +96,8 @@ def _labeled(truth: GroundTruth, stated: Sequence[Sequence[int] | None]) -> Bool
     """Return (I, K) bool, True for classes annotated on an image; None if all classes are annotated on all images."""
     table = labeled_table(stated, truth.category_rank(), lambda row: f"{truth.name}: image id {truth.image_ids[row]}")
     if table is not None:
-        some, then = int((~table.all(1)).sum()), "detections and objects of the other classes are ignored there"
-        _logger.info("%s: %d of %d images are annotated for some classes only; %s", truth.name, some, len(stated), then)
+        then = "detections and objects of the other classes are ignored there"
+        _logger.info("%s: %s; %s", truth.name, annotated_for_some(table), then)
     return table
 
 

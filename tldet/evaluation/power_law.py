@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tldet.errors import DataError
 from tldet.evaluation.statistics import Interval, percentile_interval
+from tldet.text import are, counted
 
 _Floats = NDArray[np.float64]
 EXPONENTS = np.geomspace(0.05, 3.0, 120)  # values of c, from nearly logarithmic to nearly a step
@@ -81,9 +82,8 @@ def fit(images: Sequence[int], values: Sequence[float], *, seed: int = 0, draws:
     sizes, found = np.array(images, np.float64), np.array(values, np.float64)
     different = len(set(images))
     if different < _PARAMETERS:
-        raise DataError(
-            f"{different} numbers of images are too few for a curve of 3 parameters; use at least 3 fractions"
-        )
+        given = f"{counted(different, 'number')} of images {are(different)}"
+        raise DataError(f"{given} too few for a curve of 3 parameters; use at least 3 fractions")
     if len(found) <= _PARAMETERS:
         raise DataError(f"{len(found)} runs are too few for a curve of 3 parameters; use more fractions or seeds")
     a, b, c = _best(sizes, found[None])[0]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tldet.structures.image import Size
 from tldet.system.device import constant, exporting, send
+from tldet.text import counted
 
 Sizes = Tensor | Sequence[Size]  # (height, width) of each image; a (B, 2) int64 tensor in an exported graph
 _MAX_LOG_SCALE = math.log(1000.0 / 16)  # keeps exp() finite; the constant of Detectron and torchvision
@@ -174,7 +175,9 @@ class AnchorGenerator:
         offset: float = 0.0,
     ) -> None:
         if len(sizes) != len(strides):
-            raise ValueError(f"{len(sizes)} levels of anchor sizes for {len(strides)} levels of features")
+            raise ValueError(
+                f"{counted(len(sizes), 'level')} of anchor sizes for {counted(len(strides), 'level')} of features"
+            )
         self.strides = tuple(strides)
         self.step, self.offset = step, offset
         self.per_cell = len(sizes[0]) * len(ratios)

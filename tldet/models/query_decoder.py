@@ -72,7 +72,7 @@ class DecoderOptions:
         """
         points = [self.points] * levels if isinstance(self.points, int) else list(self.points)
         if len(points) != levels:
-            raise ValueError(f"decoder.points has {len(points)} entries for {levels} levels of features")
+            raise ValueError(f"decoder.points has length {len(points)}, not {levels}, the number of feature levels")
         if self.channels % self.heads:
             raise ValueError(f"decoder.channels={self.channels} must be a multiple of decoder.heads={self.heads}")
         return points

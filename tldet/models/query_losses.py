@@ -21,7 +21,7 @@ from tldet.models.losses import giou_loss, paired_iou
 from tldet.models.query_decoder import Prediction
 from tldet.structures.image import Size
 from tldet.structures.target import Target
-from tldet.system.device import constant
+from tldet.system.device import constant, send
 
 ClassLoss = Literal["vfl", "mal"]
 _TEMPERATURE = 5.0  # temperature of self-distillation (D-FINE, equation 6)
@@ -54,7 +54,7 @@ class LossScope(NamedTuple):
         """Average terms (B, Q) of matched and other queries, weighted by the roots of their counts (D-FINE, eq. 6)."""
         terms = terms / 4  # mean over the sides
         terms = terms if self.counted is None else terms * self.counted
-        with_object, without = (torch.as_tensor(n, device=terms.device).clamp(min=1) for n in (self.matched, self.rest))
+        with_object, without = (send(torch.as_tensor(n), terms.device).clamp(min=1) for n in (self.matched, self.rest))
         a, b = with_object.sqrt(), without.sqrt()
         return ((terms * matched).sum() / a + (terms * ~matched).sum() / b) / (a + b)
 

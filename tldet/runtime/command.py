@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import io
 import json
 import os
+import signal
 import sys
+import threading
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,14 +32,16 @@ def run_command(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        The exit code: 0; 1 if the reader of standard output has exited; 2 for an error; 130 after Ctrl-C.
+        The exit code: 0; 1 if the reader of standard output has exited; 2 for an error; 130 after Ctrl-C or SIGTERM,
+        when the results of the images so far are written.
     """
     args = command_parser().parse_args(argv)
     for stream in (sys.stdout, sys.stderr):  # escape characters that the encoding lacks
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _Run(args).process(named_images(args.images))
+        with _terminated_like_ctrl_c():
+            code = _Run(args).process(named_images(args.images))
         output_stream().flush()
     except KeyboardInterrupt:
         return 130
@@ -48,6 +53,24 @@ def run_command(argv: Sequence[str] | None = None) -> int:
         error_stream().write(f"tldet-runtime: error: {message}\n")
         return 2
     return code
+
+
+@contextlib.contextmanager
+def _terminated_like_ctrl_c() -> Iterator[None]:
+    """Raise KeyboardInterrupt on SIGTERM too, once: a second signal does not interrupt the writing of the results."""
+
+    def stop(*_: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    numbers = [signal.SIGINT, signal.SIGTERM] if threading.current_thread() is threading.main_thread() else []
+    before = [signal.signal(number, stop) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def command_parser() -> ArgumentParser:
@@ -134,14 +157,37 @@ class _Run:
             DataError: no image can be read, an output cannot be written, or an output would overwrite an input.
         """
         self._check_outputs(images)
-        for name, found in self.detector.stream(images, self.args.score, self.args.batch_size):
-            if isinstance(found, DataError):
-                self.failed += 1
-                self.errors.write(f"{found}\n")
-            else:
-                self._take(name, found)
+        try:
+            for name, found in self.detector.stream(images, self.args.score, self.args.batch_size):
+                self._take_or_report(name, found)
+        except KeyboardInterrupt:
+            self._stopped(images)
+            raise
         if not self.images:
             raise DataError(f"nothing predicted: {counted(self.failed, 'image')} could not be read")
+        self._write()
+        if self.output_error:
+            raise self.output_error
+        return 0
+
+    def _take_or_report(self, name: str, found: NumpyDetections | DataError) -> None:
+        if isinstance(found, DataError):
+            self.failed += 1
+            self.errors.write(f"{found}\n")
+        else:
+            self._take(name, found)
+
+    def _stopped(self, images: Sequence[str]) -> None:
+        """Write the results of the images so far, and state how to continue."""
+        if self.images:
+            self._write()
+        done = self.images + self.failed
+        if done < len(images):
+            rest = f"stopped before {images[done]}; run the command again with the remaining {len(images) - done} of "
+            self.errors.write(f"{rest}{counted(len(images), 'image')} and another --json FILE\n")
+
+    def _write(self) -> None:
+        """Write the JSON and the number of images and detections."""
         text = json.dumps(self.records, ensure_ascii=False) + "\n"
         if self.args.json == "-":
             self.output.write(text)
@@ -150,9 +196,6 @@ class _Run:
         failed = f", {self.failed} could not be read" if self.failed else ""
         counts = f"{counted(self.images, 'image')}, {counted(self.detections, 'detection')}"
         self.errors.write(f"{counts}{failed}\n")
-        if self.output_error:
-            raise self.output_error
-        return 0
 
     def _take(self, name: str, found: NumpyDetections) -> None:
         """Print, record and draw the detections of an image; image ids start at 1."""

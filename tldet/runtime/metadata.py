@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from .errors import CheckpointError
+from .errors import CheckpointError, counted
 from .images import DIVISOR, MAX_PIXELS
 from .masks import Paste
 
@@ -48,7 +48,7 @@ def _problem(metadata: dict[str, Any]) -> str | None:
     if not names:
         return "has no class names"
     if len(names) != len(ids):
-        return f"has {len(names)} class names, but {len(ids)} category ids"
+        return f"has {counted(len(names), 'class name')}, but {counted(len(ids), 'category id')}"
     if any(not isinstance(name, str) for name in names) or any(
         type(one) is not int or abs(one) >= 2**63 for one in ids
     ):

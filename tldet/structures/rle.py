@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.structures.image import Size
+from tldet.text import counted
 
 Rle = dict[str, Any]
 MOST_PIXELS = 2**32 - 1  # of a mask: pycocotools counts pixels in 32 bits
@@ -60,8 +61,8 @@ def _polygon_problem(polygons: list[Any], size: Size) -> str | None:
                 far = points[np.abs(points).argmax()]
                 return f"has a polygon far larger than its image (coordinate {far:g}); correct its coordinates"
             return (
-                f"has a polygon with an outline of {length:,.0f} pixels ({len(points) // 2:,} points), more than the "
-                f"limit of {limit:,}; simplify it or use an RLE"
+                f"has a polygon with an outline of {length:,.0f} pixels ({counted(len(points) // 2, 'point')}), more "
+                f"than the limit of {limit:,}; simplify it or use an RLE"
             )
     return "has a polygon, but its image has no width and height" if 0 in size else None
 

@@ -24,6 +24,7 @@ from tldet.errors import DownloadError
 from tldet.system.inputs import file_hash, is_file
 from tldet.system.locks import waiting_lock
 from tldet.system.output import make_folder, naming
+from tldet.text import counted
 
 log = logging.getLogger(__name__)
 TIMEOUT = 30.0  # seconds without a byte
@@ -107,8 +108,10 @@ class _Job:
                 failed = 0 if size > reached else failed + 1
                 reached = max(reached, size)
                 if failed > len(self.limits.pauses):
-                    raise DownloadError(f"{problem} after {size:,} bytes; run the command again to resume") from None
-                log.info("%s: %s after %s bytes; resuming", self.url, problem, f"{size:,}")
+                    raise DownloadError(
+                        f"{problem} after {counted(size, 'byte')}; run the command again to resume"
+                    ) from None
+                log.info("%s: %s after %s; resuming", self.url, problem, counted(size, "byte"))
                 time.sleep(self.limits.pauses[max(failed - 1, 0)] if self.limits.pauses else 0)
 
     def _receive(self, *, first: bool) -> None:
@@ -119,7 +122,7 @@ class _Job:
             length = response.headers.get("Content-Length", "")
             total = begin + int(length) if length.isdecimal() else None
             if (total or 0) > self.limits.most:
-                raise DownloadError(f"has {total:,} bytes, more than the limit of {self.limits.most:,}")
+                raise DownloadError(f"has {counted(total or 0, 'byte')}, more than the limit of {self.limits.most:,}")
             if not begin:
                 self._note(response, total)
             self._copy(response, begin, total)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tldet.errors import ConfigError
 from tldet.system.inputs import read_file
+from tldet.text import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -171,7 +172,7 @@ def class_match_table(known: Mapping[str, str | None], source: str) -> Table:
     from rich.text import Text
 
     copied = sum(old is not None for old in known.values())
-    title = f"classifier weights copied for {copied} of {len(known)} classes"
+    title = f"classifier weights copied for {copied} of {counted(len(known), 'class', 'classes')}"
     table = Table(title=title, caption=Text(f"from {source}"), box=SIMPLE_HEAD)
     table.add_column("class")
     table.add_column("initial weights")

@@ -13,6 +13,7 @@ from tldet import checkpoint
 from tldet.errors import CheckpointError
 from tldet.structures.image import LARGEST_SIDE
 from tldet.system.inputs import is_file
+from tldet.text import counted
 from tldet.transfer.safe_unpickle.archives import read_archive
 
 _ABOUT = "pretrained_on"  # metadata key of exported backbones
@@ -129,5 +130,5 @@ def reported_by(source: str) -> str:
     if _ABOUT not in about:
         return ""
     accuracy = f", top-1 {about['top1']}" if "top1" in about else ""
-    steps = "1 step" if about["steps"] == "1" else f"{about['steps']} steps"
-    return f"pre-trained on {about[_ABOUT]}: {about['classes']} classes{accuracy}, {steps}"
+    classes, steps = counted(int(about["classes"]), "class", "classes"), counted(int(about["steps"]), "step")
+    return f"pre-trained on {about[_ABOUT]}: {classes}{accuracy}, {steps}"

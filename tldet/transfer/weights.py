@@ -92,7 +92,7 @@ def _refuse_other_architecture(report: LoadReport) -> None:
     whole, other = fitting + len(missing), next(iter(report.misshapen), None)
     extra = report.unused if report.provenance else []  # such a file contains only a backbone
     if other or extra or fitting < _LEAST_FITTING * whole:
-        reason = f"{fitting} of {whole} tensors of the backbone fit"
+        reason = f"{fitting} of {counted(whole, 'tensor')} of the backbone fit"
         reason += f", {other} is {report.misshapen[other]}" if other else ""
         reason += f", {extra[0]} is not in the backbone" if extra else ""
         raise CheckpointError(f"{report.source}: belongs to another architecture ({reason}); choose its --backbone")
@@ -191,13 +191,13 @@ def load_detector(
 def _warn_other_backbone(report: LoadReport) -> None:
     copied, new = (sum(name.startswith("backbone.") for name in names) for names in (report.copied, report.new))
     if copied < new:
-        text = "%s: belongs to another backbone: %d of %d tensors of the backbone are newly initialized"
-        log.warning(text, report.source, new, copied + new)
+        text = "%s: belongs to another backbone: %d of %s of the backbone newly initialized"
+        log.warning(text, report.source, new, counted(copied + new, "tensor"))
 
 
 def _log_matches(source: str, class_names: Sequence[str | None], known: ClassMap, match: MatchSettings) -> None:
     common = [name for name, old in known.items() if old is not None]
-    log.info("%s: %d of %d classes matched (%s)", source, len(common), len(known), few(common))
+    log.info("%s: %d of %s matched (%s)", source, len(common), counted(len(known), "class", "classes"), few(common))
     missed = [name for name in differing_in_case(class_names, list(known)) if known[name] is None]
     if missed and "case" not in match.fold:
         log.info("%s: matched with --fold-names case only: %s", source, few(missed))

@@ -93,8 +93,8 @@ def _known(foreign: Foreign, model: str | None) -> Known:
         cases = ", ".join(dict.fromkeys(known.case for known in KNOWN))
         keys = list(foreign.state)
         raise CheckpointError(
-            f"{foreign.path}: its {len(keys)} tensors ({', '.join(keys[:2])}, ..., {keys[-1]}) match no model that can "
-            f"be imported ({cases}); with --model NAME, the error lists the tensors that do not fit"
+            f"{foreign.path}: its {counted(len(keys), 'tensor')} ({', '.join(keys[:2])}, ..., {keys[-1]}) match no "
+            f"model that can be imported ({cases}); with --model NAME, the error lists the tensors that do not fit"
         )
     return found
 

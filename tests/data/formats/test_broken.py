@@ -115,7 +115,7 @@ CASES = [
     ("yolo", "data.yaml", "  1: dog", "  2: dog", "line 4: names: must be numbered 0 to 1 without gaps"),
     ("yolo", "data.yaml", "  1: dog", "  1: cat", "line 4: names: 'cat' occurs twice"),
     ("yolo", "data.yaml", "nc: 2", "nc: [", "is not valid YAML"),
-    ("yolo", "data.yaml", None, YAML_BOMB, "line 5: nc is not a whole number, but there are 1 names"),
+    ("yolo", "data.yaml", None, YAML_BOMB, "line 5: nc is not a whole number, but there is 1 name"),
     ("coco", "instances.json", '"category_id": 2', '"category_id": 9', "annotation id 2 has unknown category_id 9"),
     ("coco", "instances.json", '"width": 100', '"width": "w"', "image id 1: 'width' must be a whole number"),
 ]

@@ -116,7 +116,7 @@ def test_broken_files(what: str, state: State, tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("option", "expected"),
     [
-        ("model.head.decoder.points=[3,6]", "decoder.points has 2 entries for 3 levels"),
+        ("model.head.decoder.points=[3,6]", "decoder.points has length 2, not 3"),
         ("model.head.decoder.heads=7", "must be a multiple of"),
         ("model.head.decoder.eval_layers=9", "model.head.decoder.eval_layers"),
         ("model.head.decoder.refinement=x", "refinement"),

@@ -207,7 +207,7 @@ def rebuilt(size: tuple[int, ...], stride: tuple[int, ...], offset: int = 0, num
         (rebuilt((5,), (1,)), "claims more than its storage"),
         (rebuilt((4,), (1,), offset=1), "claims more than its storage"),
         (rebuilt((2, 2), (3, 1)), "claims more than its storage"),
-        (rebuilt((4,), (1,), numel=10**12), "claims 4000000000000 bytes and has 16"),
+        (rebuilt((4,), (1,), numel=10**12), "claims 4,000,000,000,000 bytes and has 16"),
         (rebuilt((4,), (-1,), offset=3), "an invalid tensor"),
         (rebuilt((-4,), (1,)), "an invalid tensor"),
         (rebuilt((2**63,), (1,)), "an invalid tensor"),

@@ -192,7 +192,7 @@ def test_images_that_are_skipped_may_be_missing(tmp_path: Path) -> None:
             strange_replay,
             "replay.json: class 'cow' of the replay images is neither a class of the checkpoint nor a new class (cat",
         ),
-        (missing_image, "1 of 1 images of"),
+        (missing_image, "1 of 1 image of"),
     ],
 )
 def test_invalid_inputs_are_named(tmp_path: Path, make: Any, error: str) -> None:

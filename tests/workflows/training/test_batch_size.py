@@ -17,7 +17,8 @@ from tldet.models.detector import build_detector
 from tldet.workflows.training import batch_size, choose
 from tldet.workflows.training.batch_size import largest_fitting, largest_input, measure_batch_size
 from tldet.workflows.training.choose import choose_for
-from tldet.workflows.training.finetune import finetune
+from tldet.workflows.training.finetune import finetune, planned_config
+from tldet.workflows.training.request import FinetuneRequest
 from tldet.workflows.training.run_options import Length
 
 
@@ -102,6 +103,55 @@ def test_finetune_finds_the_batch_size_for_the_selected_device(digits: Path, mon
     automatic = {**cpu, "data.loader.batch_size": "auto"}
     assert choose_for(large, index, automatic, length).batch == batch_size.WITHOUT_GPU, "as train() chooses"
     assert not timed
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Models whose batch size was measured."""
+    models: list[Any] = []
+
+    def fits(trial: Any, count: int) -> bool:
+        models.append(trial.model)
+        return count < 3
+
+    monkeypatch.setattr(batch_size._Trial, "fits", fits)
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)
+    return models
+
+
+def test_the_teacher_of_a_distilled_detector_counts(measured: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    model, teacher = read_config("recipes/retinanet_lite0")["model"], object()
+    given: list[Any] = []
+
+    def distilled(student: Any, settings: Any) -> Any:
+        given.append((student.class_names, settings))
+        student.teacher_stands_in = True
+        return student
+
+    monkeypatch.setattr(batch_size, "distilled", distilled)
+    model["head"]["num_classes"] = 2
+    more: dict[str, Any] = {"device": torch.device("mps"), "class_names": ["a", "b"], "precision": "fp32"}
+    assert measure_batch_size(model, (64, 64), 5, distill=teacher, **more) == 2
+    assert [(tuple(names), settings) for names, settings in given] == [(("a", "b"), teacher)]
+    assert all(one.teacher_stands_in for one in measured)
+
+
+@pytest.mark.parametrize(
+    ("options", "frozen"),
+    [({}, False), ({"freeze": ["backbone"]}, True), ({"cfg_options": ["freeze.layers=['backbone']"]}, True),
+     ({"gradual": 0.5}, False)],
+)  # fmt: skip
+def test_finetune_measures_with_the_frozen_layers_of_the_run(
+    options: dict[str, Any], frozen: bool, measured: list[Any], digits: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(choose, "pick_device", lambda _: torch.device("mps"))
+    more = {**options, "cfg_options": [*options.get("cfg_options", []), "training.precision=fp32"]}
+    request = FinetuneRequest(data=digits, model="retinanet_lite0", out=tmp_path, **more)
+    config, _ = planned_config(request)
+    assert config["data"]["loader"]["batch_size"] == 2
+    backbone = list(measured[0].backbone.parameters())
+    assert any(one.requires_grad for one in backbone) != frozen
 
 
 @pytest.mark.slow

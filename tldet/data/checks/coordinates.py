@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tldet.coco.checks import LEAST_SIDE, SURE_CORNERS, SURE_NORMALIZED, UNIT, corners_reason
 from tldet.data.checks.findings import Repair
 from tldet.data.checks.raw_boxes import stated_size
+from tldet.text import are, counted
 
 if TYPE_CHECKING:
     from tldet.data.checks.schema import Salvage
@@ -73,7 +74,8 @@ def in_pixels(boxes: _Floats, sizes: NDArray[np.int64]) -> _Floats | None:
 
 def _normalized(found: Salvage, rows: NDArray[np.int64], boxes: _Floats, sizes: NDArray[np.int64]) -> None:
     pixels = in_pixels(boxes, sizes)
-    message = f"{len(rows)} of {len(found.records['annotations'])} boxes are normalized (within 0..1)"
+    total = counted(len(found.records["annotations"]), "box", "boxes")
+    message = f"{len(rows)} of {total} {are(len(rows))} normalized (within 0..1)"
     unclear = "convert them to pixels (x and y may be the corner or the center)"
     fix = unclear if pixels is None else "multiply them by the image size"
     _report(found, "box-normalized", message, fix, rows, pixels)

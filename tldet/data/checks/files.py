@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,13 +27,14 @@ from tldet.runtime.images import MAX_PIXELS, Limits, read_bytes
 from tldet.system.cache import cache_root
 from tldet.system.inputs import is_file, real_path
 from tldet.system.output import replacing
+from tldet.text import counted
 
 log = logging.getLogger(__name__)
 _THREADS = 8
 _CHUNK = 512
 MISSING = "no such file"  # problem of an image
 EVERY = 10.0  # seconds between two lines about progress
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 
 
 class Fault(NamedTuple):
@@ -106,7 +108,10 @@ def _stamp(path: str) -> tuple[int, int]:
 
 
 class _Kept:
-    """Cached size, modification time and frames of the files that passed an earlier check; negative for the others."""
+    """Cached size, modification time and frames of the files that passed an earlier check; negative for the others.
+
+    The last row of the file has the CRC-32 of the others.
+    """
 
     def __init__(self, folder: Path, names: Sequence[str], sizes: NDArray[np.int32]) -> None:
         text = "\n".join([str(_CACHE_VERSION), str(real_path(folder)), *names]).encode(errors="surrogatepass")
@@ -117,16 +122,21 @@ class _Kept:
             found = np.array(np.lib.format.open_memmap(self.path, mode="r"))
         except (OSError, ValueError, EOFError):
             found = nothing
-        fits = (found.shape, found.dtype) == (nothing.shape, nothing.dtype)
-        self.stamps: NDArray[np.int64] = found if fits else nothing
+        fits = (found.shape, found.dtype) == ((len(names) + 1, 3), nothing.dtype)
+        intact = fits and np.array_equal(found[-1:], _checksum(found[:-1]))
+        self.stamps: NDArray[np.int64] = found[:-1] if intact else nothing
 
     def save(self, stamps: NDArray[np.int64]) -> None:
         """Save the stamps for the next check; failing to do so only makes that check slower."""
         try:
             with replacing(self.path, sync=False) as file:
-                np.save(file, stamps, allow_pickle=False)
+                np.save(file, np.concatenate([stamps, _checksum(stamps)]), allow_pickle=False)
         except OutputError as error:
             log.debug("not cached: %s", error)
+
+
+def _checksum(stamps: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.array([[zlib.crc32(stamps.tobytes()), 0, 0]], np.int64)
 
 
 def _checked(work: Sequence[tuple[int, Path, Limits]], annotations: Path) -> Iterator[Checked]:
@@ -140,8 +150,8 @@ def _checked(work: Sequence[tuple[int, Path, Limits]], annotations: Path) -> Ite
             if now - reported > EVERY:
                 reported, done = now, min((number + 1) * _CHUNK, len(work))
                 rate = done / (now - started)
-                text = "%s: checked %d of %d image files (%.0f/s, %.0f s left)"
-                log.info(text, annotations, done, len(work), rate, (len(work) - done) / rate)
+                text = "%s: checked %d of %s (%.0f/s, %.0f s left)"
+                log.info(text, annotations, done, counted(len(work), "image file"), rate, (len(work) - done) / rate)
 
 
 def check_file(position: int, path: Path, limits: Limits) -> Checked:

@@ -20,6 +20,7 @@ from tldet.data.tracking import Track
 from tldet.runtime.images import Limits
 from tldet.structures.image import Size
 from tldet.system.inputs import real_path
+from tldet.text import are, counted
 
 _THREADS, _CHUNK = 8, 64
 _CUT = ("truncated", "cut off", "unexpected end")  # in messages about truncated files
@@ -178,7 +179,8 @@ def check_unlisted(splits: Sequence[Records]) -> Iterator[Finding]:
         missing = [path.name for path in found if str(real_path(path)) not in listed]
         if missing:
             named = ", ".join(missing[:_LISTED]) + (", ..." if len(missing) > _LISTED else "")
-            text = f"{len(missing)} of {len(found)} images in {folder} are not listed in the annotations ({named})"
+            share = f"{len(missing)} of {counted(len(found), 'image')}"
+            text = f"{share} in {folder} {are(len(missing))} not listed in the annotations ({named})"
             yield records.finding("image-unlisted", text, others=len(missing) - 1)
 
 

@@ -12,6 +12,7 @@ from tldet.data.checks.files import MISSING, Fault, Findings, find_faults
 from tldet.data.file_names import missing_images
 from tldet.data.images import several_frames
 from tldet.errors import DataError
+from tldet.text import counted
 
 if TYPE_CHECKING:
     from tldet.data.dataset import CocoDataset
@@ -43,13 +44,13 @@ def handle_bad_images(dataset: CocoDataset) -> None:
     if dataset.on_bad_image == "error":
         more = f" (and {len(lines) - 1} more, listed above)" if len(lines) > 1 else ""
         raise DataError(
-            f"{path}: {len(lines)} of {total} images cannot be used: {lines[0]}{more}; repair or replace them, or skip "
-            "them with --on-bad-image skip"
+            f"{path}: {len(lines)} of {counted(total, 'image')} cannot be used: {lines[0]}{more}; repair or "
+            "replace them, or skip them with --on-bad-image skip"
         )
     if len(faults) == total:
         raise DataError(f"{path}: no image can be used; check the files")
     dataset.positions = np.setdiff1d(dataset.positions, [fault.position for fault in faults])
-    log.warning("%s: %d of %d images skipped", path, len(faults), total)
+    log.warning("%s: %d of %s skipped", path, len(faults), counted(total, "image"))
 
 
 def usable_ids(dataset: CocoDataset) -> list[int]:

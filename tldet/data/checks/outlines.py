@@ -27,7 +27,7 @@ def check_masks(records: Records) -> Iterator[Finding]:
     plain = ~records.crowd
     if len(outlined) and outlined[plain].any() and not outlined[plain].all():
         count = int((~outlined & plain).sum())
-        yield records.finding("mask-partial", f"{count} of {int(plain.sum())} objects have no mask")
+        yield records.finding("mask-partial", f"no mask for {count} of {counted(int(plain.sum()), 'object')}")
 
 
 def _check_mask(records: Records, row: int, outline: Any) -> Iterator[Finding]:

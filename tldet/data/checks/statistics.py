@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tldet.data.checks.findings import Finding
 from tldet.data.checks.records import Records
 from tldet.runtime.images import fitted_size
+from tldet.text import are, counted
 
 _Floats = NDArray[np.float64]
 _RARE = 10  # objects of a class
@@ -58,18 +59,19 @@ def check_classes(records: Records) -> Iterator[Finding]:
         most, fewest = (
             records.class_names[int(np.flatnonzero(counts == n)[0])] for n in (present.max(), present.min())
         )
-        text = f"{present.max()} objects of class {most!r}, but {present.min()} of class {fewest!r}"
+        text = f"{counted(present.max(), 'object')} of class {most!r}, but {present.min()} of class {fewest!r}"
         yield records.finding("class-imbalance", text)
     empty = len(records.image_ids) - len(np.unique(records.positions))
     if empty > _EMPTY * len(records.image_ids):
-        yield records.finding("image-empty", f"{empty} of {len(records.image_ids)} images have no objects")
+        yield records.finding("image-empty", f"no objects on {empty} of {counted(len(records.image_ids), 'image')}")
 
 
 def check_objects(records: Records, settings: InputSettings) -> Iterator[Finding]:
     """Yield images with more objects than COCO evaluates, small objects, and objects that no anchor matches."""
     counts = np.bincount(records.positions[~records.crowd], minlength=len(records.image_ids))
     for position in np.flatnonzero(counts > settings.max_detections).tolist():
-        text = f"{counts[position]} objects; COCO evaluation uses {settings.max_detections} detections per image"
+        used = counted(settings.max_detections, "detection")
+        text = f"{counted(counts[position], 'object')}; COCO evaluation uses {used} per image"
         yield records.of_image("objects-many", position, text, fix="cut the image into tiles")
     sides = input_sides(records, settings)
     if not len(sides):
@@ -77,8 +79,10 @@ def check_objects(records: Records, settings: InputSettings) -> Iterator[Finding
     size = np.sqrt(sides.prod(1))
     small = size < _SMALL
     if small.any():
-        fraction = float(small.mean())
-        text = f"{int(small.sum())} of {len(size)} objects are under {_SMALL:g} px at input size {settings.short}"
+        fraction, count = float(small.mean()), int(small.sum())
+        text = (
+            f"{count} of {counted(len(size), 'object')} {are(count)} under {_SMALL:g} px at input size {settings.short}"
+        )
         severity = "warning" if fraction > _MANY_SMALL else "info"
         yield records.finding("object-small", text, severity=severity, fix="use a larger input size, or tiles")
     if settings.anchors is not None and len(settings.anchors):
@@ -104,7 +108,7 @@ def _check_anchors(records: Records, sides: _Floats, anchors: _Floats) -> Iterat
     proposed = np.round(cluster_shapes(sides, min(_PROPOSED, len(anchors)))).astype(int)
     after = float((shape_iou(sides, proposed.astype(np.float64)).max(1) < _COVERED).mean())
     shapes = ", ".join(f"{width}x{height}" for width, height in proposed.tolist())
-    text = f"{int(bad.sum())} of {len(sides)} objects have an IoU below {_COVERED:g} with every anchor"
+    text = f"IoU below {_COVERED:g} with every anchor: {int(bad.sum())} of {counted(len(sides), 'object')}"
     severity = "warning" if bad.mean() > _MANY_UNCOVERED else "info"
     fix = f"with anchors of {shapes} (width x height at the input size), {after:.1%} of the objects would"
     yield records.finding("anchors", text, severity=severity, fix=fix)

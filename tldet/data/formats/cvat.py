@@ -29,6 +29,7 @@ from tldet.data.formats.xml import Node, read_xml, root_tag
 from tldet.data.split_names import splits_in
 from tldet.errors import DataError
 from tldet.structures.image import Size
+from tldet.text import counted
 
 _CORNERS = ("xtl", "ytl", "xbr", "ybr")
 _NOT_OBJECTS = ("tag", "points", "polyline", "cuboid", "skeleton")
@@ -149,7 +150,9 @@ def _mask(path: Path, node: Node, size: Size) -> Shape:
     width, height = (side(node.attributes.get(key), who, key) for key in ("width", "height"))
     counts = [finite_number(value, who, "rle") for value in node.attributes.get("rle", "").split(",") if value.strip()]
     if min(counts, default=-1) < 0 or sum(counts) != width * height:
-        raise DataError(f"{who}: rle must hold the {width * height} pixels of {width} x {height}, not {sum(counts):g}")
+        raise DataError(
+            f"{who}: rle must hold the {counted(width * height, 'pixel')} of {width} x {height}, not {sum(counts):g}"
+        )
     if left < 0 or top < 0 or left + width > size[1] or top + height > size[0]:
         raise DataError(f"{who}: the mask extends over the image of {size[1]} x {size[0]}")
     lengths = np.array(counts, np.int64)

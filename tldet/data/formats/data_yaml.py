@@ -13,6 +13,7 @@ import yaml
 from tldet.data.image_formats import EXTENSIONS
 from tldet.errors import DataError
 from tldet.system.inputs import exists, is_file, is_folder, read_file, real_path, require_file
+from tldet.text import are, counted
 
 _MAX_BYTES = 1 << 22
 _KEYS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
@@ -107,7 +108,8 @@ def _names(path: Path, text: str, values: dict[str, Any]) -> tuple[str, ...]:
     count = values.get("nc")
     if count is not None and count != len(names):
         shown = str(count) if isinstance(count, int) else "not a whole number"
-        raise DataError(f"{path}: line {_line(text, 'nc')}: nc is {shown}, but there are {len(names)} names")
+        known = f"there {are(len(names))} {counted(len(names), 'name')}"
+        raise DataError(f"{path}: line {_line(text, 'nc')}: nc is {shown}, but {known}")
     return names
 
 

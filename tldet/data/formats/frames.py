@@ -13,6 +13,7 @@ import numpy as np
 from tldet.coco.names import fold
 from tldet.errors import DataError
 from tldet.system.output import write_bytes
+from tldet.text import counted
 
 _NUMBER = re.compile(r"[\W_]*(?:frame)?[\W_]*(\d{1,9})", re.IGNORECASE)
 _PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]
@@ -76,7 +77,9 @@ class _Video:
             if self._next > number:
                 pixels = np.asarray(frame.to_ndarray(format="bgr24"))
                 return bytes(cv2.imencode(".png", pixels, _PNG)[1].tobytes())
-        raise DataError(f"{near}: names frame {number} of {self.path}, which has {self._next} frames, counted from 0")
+        raise DataError(
+            f"{near}: names frame {number} of {self.path}, which has {counted(self._next, 'frame')}, counted from 0"
+        )
 
     def _decoded(self) -> Iterator[Any]:
         import av

@@ -18,7 +18,7 @@ from tldet.data.formats.tree import Tree
 from tldet.errors import DataError
 from tldet.structures.image import Size
 from tldet.system.inputs import exists, is_file, read_file
-from tldet.text import counted
+from tldet.text import are, counted
 
 _LINE = re.compile(rb"\s*\d+(\.0*)?([ \t]+-?[0-9.]+(e-?\d+)?){4,}\s*", re.IGNORECASE)
 _NAME_FILES = ("classes.txt", "obj.names", "*.names", "predefined_classes.txt", "_darknet.labels")
@@ -71,7 +71,9 @@ def _from_labels(tree: Tree, files: Sequence[Path]) -> YamlData:
     """Return the data of a folder without ``data.yaml``: the image of each label file, and images beside these."""
     matched = {path: tree.find(path.stem, path) for path in files}
     if lacking := [path for path, image in matched.items() if not is_file(image)]:
-        raise DataError(f"{lacking[0]}: has no image ({len(lacking)} of {len(files)} label files); use --images")
+        raise DataError(
+            f"{lacking[0]}: has no image ({len(lacking)} of {counted(len(files), 'label file')}); use --images"
+        )
     labels = {image: path for path, image in matched.items()}
     folders = {image.parent for image in labels}
     every = {*labels, *(path for path in tree.image_paths() if path.parent in folders)}
@@ -136,8 +138,8 @@ def _shape(words: list[str], who: str, row: int, data: YamlData, size: Size, fou
     if len(values) < 6 or len(values) % 2:
         confidence = " (a detection with its score?)" if len(values) == 5 else ""
         raise DataError(
-            f"{who}: has {len(words)} values{confidence}; it must be 'class x y width height' or a polygon of 3 or "
-            "more points"
+            f"{who}: has {counted(len(words), 'value')}{confidence}; it must be 'class x y width height' or a "
+            "polygon of 3 or more points"
         )
     _within(values, who)
     polygon = [value * (height if position % 2 else width) for position, value in enumerate(values)]
@@ -149,7 +151,8 @@ def _class(word: str, who: str, count: int) -> int:
         raise DataError(f"{who}: class {word[:40]!r} is not a whole number from 0")
     index = int(word.partition(".")[0]) if len(word) < 19 else count
     if index >= count:
-        raise DataError(f"{who}: class {word[:40]} is unknown: there are {count} names, numbered from 0")
+        known = f"{are(count)} {counted(count, 'name')}"
+        raise DataError(f"{who}: class {word[:40]} is unknown: there {known}, numbered from 0")
     return index
 
 

@@ -48,7 +48,7 @@ def find_inputs(inputs: Sequence[Path], images: Sequence[Path], source: SourceOp
         raise DataError("specify two or more datasets to merge")
     files = [path for path in inputs if not is_folder(path)]
     if images and (not files or len(images) not in (1, len(files))):
-        given = f"{len(images)} times for {counted(len(files), 'annotation file')}"
+        given = f"{counted(len(images), 'time')} for {counted(len(files), 'annotation file')}"
         raise DataError(f"--images is given {given}; use it once, or once per file")
     folder_of = dict(zip(files, [*images] * len(files) if len(images) == 1 else images, strict=False))
     found = []

@@ -14,6 +14,7 @@ from tldet.errors import ConfigError
 from tldet.models.backbones.base import Backbone, Norm, ceil_div, child_groups
 from tldet.plugins import lookup
 from tldet.registry import BACKBONES
+from tldet.text import counted
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,9 @@ class CustomBackbone(Backbone):
         elif isinstance(levels, Mapping):
             levels = tuple(levels.values())
         if len(levels) != len(self.all_strides):
-            raise ValueError(f"{type(self.body).__name__} returns {len(levels)} maps for strides {self.all_strides}")
+            raise ValueError(
+                f"{type(self.body).__name__} returns {counted(len(levels), 'map')} for strides {self.all_strides}"
+            )
         return tuple(levels[i] for i in self.outputs)
 
 

@@ -39,6 +39,7 @@ from tldet.registry import HEADS
 from tldet.structures.image import Size
 from tldet.structures.target import Target
 from tldet.system.device import constant
+from tldet.text import counted
 
 _CHUNK = 2_000_000  # (location, object) pairs per block: 32 MB of distances
 MAX_LOG_DISTANCE = 10.0  # keeps exp() finite: 22,000 pixels
@@ -143,7 +144,9 @@ class FCOSHead(Head):
         self.num_classes, self.strides, self.centerness_on = num_classes, tuple(strides), centerness_on
         self.settings = s = settings or FCOSSettings()
         if len(s.borders) != len(strides) - 1:
-            raise ValueError(f"{len(s.borders)} borders for {len(strides)} levels; there is one between every two")
+            raise ValueError(
+                f"{len(s.borders)} borders for {counted(len(strides), 'level')}; there is one between every two"
+            )
         self.cells = AnchorGenerator([[stride] for stride in strides], [1.0], strides, step=s.step, offset=s.offset)
         outputs = (num_classes, 4, 1)
         towers = build_towers(in_channels, outputs, channels, stacked_convs, norm=norm, bias=conv_bias, prior=prior)

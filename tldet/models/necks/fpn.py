@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tldet.config import require_range
 from tldet.registry import NECKS
+from tldet.text import counted
 
 Extra = Literal["maxpool", "p6p7_c5", "p6p7_p5", "none"]
 
@@ -71,7 +72,7 @@ class FPN(nn.Module):
         """
         left = features if isinstance(features, list) else list(features)
         if len(left) != len(self.lateral):
-            raise ValueError(f"takes {len(self.lateral)} maps, not {len(left)}")
+            raise ValueError(f"takes {counted(len(self.lateral), 'map')}, not {len(left)}")
         top = left[-1] if self.extra == "p6p7_c5" else None
         levels: list[Tensor] = []
         coarser: Tensor | None = None

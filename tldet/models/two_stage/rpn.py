@@ -33,6 +33,7 @@ from tldet.structures.image import Size
 from tldet.structures.target import Target
 from tldet.system.device import constant, exporting
 
+_FAR_AWAY = (-2e6, -2e6, -1e6, -1e6)  # xyxy pixels
 _STAGE = 1  # distinguishes the random numbers of this stage from those of the second one
 
 
@@ -175,10 +176,11 @@ class RPN(nn.Module):
         if s.allowed_border is None:
             return assign_targets(anchors, target, low_quality=s.low_quality, **thresholds)
         far = constant([size[1], size[0]], anchors) + s.allowed_border
-        inside = ((anchors[:, :2] >= -s.allowed_border) & (anchors[:, 2:] < far)).all(1).nonzero().flatten()
-        matched = torch.full((len(anchors),), IGNORED, dtype=torch.int64, device=anchors.device)
-        matched[inside] = assign_targets(anchors[inside], target, low_quality=s.low_quality, **thresholds)
-        return matched
+        inside = ((anchors[:, :2] >= -s.allowed_border) & (anchors[:, 2:] < far)).all(1)
+        # Far away, the other anchors have no IoU with any box, so that they are no box's best anchor
+        kept = torch.where(inside[:, None], anchors, constant(_FAR_AWAY, anchors))
+        matched = assign_targets(kept, target, low_quality=s.low_quality, **thresholds)
+        return matched.masked_fill(~inside, IGNORED)
 
     @torch.no_grad()
     def propose(self, raw: RPNRaw, sizes: Sizes, *, training: bool) -> PaddedBoxes:

@@ -244,7 +244,7 @@ def _spans(file: BinaryIO, keys: Any, widths: Mapping[str, int], end: int) -> di
         length = int.from_bytes(file.read(8), "little") * widths[key]
         start = file.tell()
         if start + length > end:
-            raise ValueError(f"a storage of {length} bytes begins {end - start} bytes before the end")
+            raise ValueError(f"a storage has a length of {length}, but the file ends after {end - start}")
         spans[key] = (start, length)
         file.seek(start + length)
     return spans

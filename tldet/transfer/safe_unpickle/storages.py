@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from tldet.text import counted
 from tldet.transfer.safe_unpickle.objects import Builder, StandIn
 
 DTYPES = {
@@ -61,7 +62,7 @@ class Stored:
         s, width = self.storage, self.storage.dtype.itemsize
         length = lengths.get(s.key, 0)
         if s.count * width > length:
-            raise ValueError(f"a storage claims {s.count * width} bytes and has {length}")
+            raise ValueError(f"a storage claims {counted(s.count * width, 'byte')} and has {length}")
         numbers, last = 1, self.offset
         for side, step in zip(self.size, self.stride, strict=True):
             numbers *= side

@@ -14,6 +14,7 @@ from tldet.config import Config, parse_options
 from tldet.errors import TrainingError
 from tldet.system.locks import locked
 from tldet.system.progress import progress_bars
+from tldet.text import counted
 from tldet.transfer.class_match import MatchSettings, few, read_class_aliases
 from tldet.transfer.restore import restore
 from tldet.workflows.command_requests import TestRequest
@@ -85,7 +86,8 @@ def _config(
     given = given_batch(parse_options(request.overrides()))
     batch = given or (before.get("data") or {}).get("loader", {}).get("batch_size", 1)
     length, why = choose_length(data.images, batch, request.length)
-    log.info("%d old classes (%s), %d new classes (%s)", len(data.old), few(data.old), len(data.new), few(data.new))
+    old, new = counted(len(data.old), "old class", "old classes"), counted(len(data.new), "new class", "new classes")
+    log.info("%s (%s), %s (%s)", old, few(data.old), new, few(data.new))
     log.info("%s", why)
     config = extended_config(path, state, data, length, request.seed_value, batch, distill=request.distill)
     used = final_config(with_bad_image(config, request.on_bad_image), request.overrides(), str(path))

@@ -59,10 +59,10 @@ def base_job(setup: Setup) -> Job:
         data = {**data, "base": file_hash(Path(request.base))}
     else:
         log.info(
-            "base training without %s: %s on %s; %d images with novel objects only left out, %d novel objects on other "
+            "base training without %s: %s on %s; %s with novel objects only left out, %s on other "
             "images treated as background",
             *(", ".join(novel), counted(train.objects, "object"), counted(train.images, "image")),
-            *(train.dropped_images, train.dropped_objects),
+            *(counted(train.dropped_images, "image"), counted(train.dropped_objects, "novel object")),
         )
     return Job(
         factors={"variant": "base"},

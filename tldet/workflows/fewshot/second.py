@@ -62,7 +62,7 @@ def _log_shots(job: Job) -> None:
     further = "treated as background" if record["as_background"] else f"ignored ({LABELED})"
     counts = record["counts"]
     shots = counted(counts["objects"], "object"), counted(counts["images"], "image")
-    log.info("%s on %s; %d further objects on these images %s", *shots, counts["dropped_objects"], further)
+    log.info("%s on %s; %s on these images %s", *shots, counted(counts["dropped_objects"], "further object"), further)
 
 
 def open_base(path: Path, novel: Sequence[str], base: Sequence[str]) -> dict[str, Any]:

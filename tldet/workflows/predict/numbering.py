@@ -12,6 +12,7 @@ from tldet.coco.reader import read_coco
 from tldet.errors import DataError
 from tldet.inference.sources import InputSource
 from tldet.structures.detections import Detections
+from tldet.text import counted
 
 
 class Numbering:
@@ -34,7 +35,7 @@ class Numbering:
             name = source.path.as_posix()
             fitting = names.find(name) if source.kind == "image" else []
             if len(fitting) != 1:
-                what = f"matches {len(fitting)} images of" if fitting else "is not an image of"
+                what = f"matches {counted(len(fitting), 'image')} of" if fitting else "is not an image of"
                 raise DataError(f"{name}: {what} {path}; pass only images of this file, or leave out --annotations")
             if owners.setdefault(fitting[0], name) != name:
                 raise DataError(

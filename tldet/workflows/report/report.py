@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tldet.text import counted
 from tldet.visualize.page.document import Section
 from tldet.visualize.page.plots import Plot
 from tldet.visualize.page.tables import Table
@@ -48,7 +49,8 @@ class Report:
         }
 
     def __repr__(self) -> str:
-        return f"Report({self.title!r}, {len(list(self.tables))} tables, {len(list(self.plots))} plots)"
+        tables, plots = counted(len(list(self.tables)), "table"), counted(len(list(self.plots)), "plot")
+        return f"Report({self.title!r}, {tables}, {plots})"
 
 
 def _plain(value: Any) -> Any:

@@ -155,7 +155,7 @@ def resolution(groups: Sequence[Group], compared: Sequence[Compared], images: in
             "between two variants are not significant, for any number of seeds"
         )
     if len(compared) > 1:
-        lines.append(f"{len(compared)} comparisons at 95 % each, not corrected for multiple comparisons")
+        lines.append(f"{counted(len(compared), 'comparison')} at 95 % each, not corrected for multiple comparisons")
     return lines
 
 

@@ -80,4 +80,5 @@ def choose_preset(images: int, batch: int, length: Length, *, fast: bool, small:
         passes = 60 * length.value * RATES["gpu" if fast else "cpu", "small" if small else "large"] / images
     chosen = "light" if passes < STANDARD_FROM else "standard" if passes < STRONG_FROM else "strong"
     estimated = ", estimated" if length.unit == "minutes" else ""
-    return chosen, f"augmentation {chosen} (auto: {counted(images, 'image')}, {passes:.3g} passes{estimated})"
+    count = f"{passes:.3g} {'pass' if f'{passes:.3g}' == '1' else 'passes'}"
+    return chosen, f"augmentation {chosen} (auto: {counted(images, 'image')}, {count}{estimated})"

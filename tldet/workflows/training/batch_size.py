@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from tldet.system.device import pick_device
 from tldet.system.out_of_memory import describe_device, free, is_out_of_memory
 from tldet.transfer.freeze import FreezeSettings, freeze
 from tldet.transfer.provenance import checkpoint_outline
+from tldet.transfer.teacher import TeacherSettings, distilled
 from tldet.workflows.training.datasets import build_dataset
 from tldet.workflows.training.schema import Settings
 
@@ -54,6 +55,8 @@ def resolve_batch_size(cfg: Config, settings: Settings, resumed: Path | None) ->
         most=min(LARGEST, len(data)),
         device=pick_device(str(cfg.get("training.device") or "auto")),
         freezing=settings.freeze,
+        distill=settings.distill,
+        class_names=data.class_names,
     )
 
 
@@ -87,6 +90,8 @@ def measure_batch_size(
     most: int = LARGEST,
     device: torch.device,
     freezing: FreezeSettings | None = None,
+    distill: TeacherSettings | None = None,
+    class_names: Sequence[str] = (),
 ) -> int:
     """Return the largest batch size for which a training step fits into device memory.
 
@@ -97,7 +102,9 @@ def measure_batch_size(
         precision: see :func:`~tldet.engine.precision.choose`.
         most: upper limit.
         device: device of the model; on a CPU, the batch size is fixed.
-        freezing: frozen layers, which need less memory.
+        freezing: frozen layers, which need less memory; those that are unfrozen later count as trainable.
+        distill: the teacher of ``tldet extend``, which needs memory as well.
+        class_names: classes of the model.
 
     Raises:
         TrainingError: not even one image fits.
@@ -106,9 +113,11 @@ def measure_batch_size(
         batch = min(WITHOUT_GPU, most)
         log.info("batch size %d (CPU)", batch)
         return batch
-    detector = build_detector(model)
+    detector = build_detector(model, class_names)
     fold_frozen_norms(cast(Any, detector.backbone).freeze())
-    freeze(detector, freezing or FreezeSettings())
+    freeze(detector, FreezeSettings() if freezing is None or freezing.unfreezes else freezing)
+    if distill is not None:
+        detector = distilled(detector, distill)
     detector.to(device).train()
     trial = _Trial(detector, choose(detector, device, precision), size, objects)
     batch = largest_fitting(trial.fits, most)

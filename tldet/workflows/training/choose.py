@@ -20,6 +20,7 @@ from tldet.structures.image import LARGEST_SIDE
 from tldet.system.device import pick_device
 from tldet.system.out_of_memory import describe_device
 from tldet.text import counted
+from tldet.transfer.freeze import FreezeSettings
 from tldet.workflows.training.augmentation import AUTO, Augment, choose_preset
 from tldet.workflows.training.batch_size import (
     LARGEST,
@@ -59,6 +60,7 @@ def choose_for(
     backbone: str | None = None,
     augment: Augment = (),
     input_size: str | None = None,
+    freezing: FreezeSettings | None = None,
 ) -> Choices:
     """Choose input size, batch size and length for a recipe on a dataset.
 
@@ -70,6 +72,7 @@ def choose_for(
         backbone: user-specified backbone.
         augment: user-specified training transforms.
         input_size: user-specified input size, ``SHORT`` or ``SHORTxLONG``.
+        freezing: frozen layers.
 
     Raises:
         TldetError: a value is wrong, or not even one image fits into the memory of the GPU.
@@ -80,7 +83,7 @@ def choose_for(
     steps = split_transforms(recipe, short, long, () if auto else augment)["train"]
     if (other := foreign_resize(steps)) is not None:
         why_size = f"input size as set by transform {other} of the recipe"
-    batch, why_batch = _batch(recipe, index, largest_size(steps, (short, long)), device, options, backbone)
+    batch, why_batch = _batch(recipe, index, largest_size(steps, (short, long)), device, options, backbone, freezing)
     chosen, why_length = choose_length(len(index), batch, length)
     reasons = [why_size, why_batch, why_length]
     if auto:
@@ -151,6 +154,7 @@ def _batch(
     device: torch.device,
     options: Mapping[str, Any],
     backbone: str | None,
+    freezing: FreezeSettings | None,
 ) -> tuple[int, str]:
     """Return the user-specified batch size, the largest one that fits on the GPU, or a small one for the CPU."""
     images = len(index)
@@ -171,6 +175,7 @@ def _batch(
         precision=str(option_value(options, "training.precision") or "auto"),
         most=min(LARGEST if option_value(options, "data.loader.batch_size") == "auto" else USUAL, images),
         device=device,
+        freezing=freezing,
     )
     return batch, f"batch size {batch} (largest that fits on {describe_device(device)})"
 

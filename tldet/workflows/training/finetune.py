@@ -7,13 +7,14 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from tldet.config import Config, parse_options
+from tldet.config import Config, build_settings, override, parse_options
 from tldet.data.formats.source import FOLDER
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Layout, Split
 from tldet.data.split_paths import resolve_layout
 from tldet.models.replace import replace_backbone
 from tldet.system.inputs import real_path
+from tldet.transfer.freeze import FreezeSettings
 from tldet.workflows.options import SPLITS
 from tldet.workflows.requests import takes
 from tldet.workflows.training.choose import Choices, choose_for
@@ -105,7 +106,8 @@ def planned_config(request: FinetuneRequest) -> tuple[Config, list[str]]:
             request.source(request.on_bad_image),
         )
         index = AnnotationIndex.load(layout.train.annotations)
-    choices = choose_for(recipe, index, options, request.length, request.backbone, request.augment, request.input_size)
+    given = (request.length, request.backbone, request.augment, request.input_size, _freezing(recipe, request, options))
+    choices = choose_for(recipe, index, options, *given)
     config, lines = _from_request(_filled(recipe, layout, index, choices, request), request)
     decays = request.layer_decay is not None or "layer_decay" not in recipe["optimizer"]
     used = final_config(config, request.overrides(), f"recipe {request.recipe}", decays=decays)
@@ -113,6 +115,12 @@ def planned_config(request: FinetuneRequest) -> tuple[Config, list[str]]:
         check_scratch(used)
     require_resize(used, SPLITS)
     return used, [*choices.reasons, *lines]
+
+
+def _freezing(recipe: Config, request: FinetuneRequest, options: Mapping[str, Any]) -> FreezeSettings:
+    """Return the frozen layers of the run."""
+    own = {key: value for key, value in options.items() if key.partition(".")[0] == "freeze"}
+    return build_settings(FreezeSettings, override(Config(request.written(recipe.data)), own).get("freeze") or {})
 
 
 def _filled(

@@ -196,7 +196,7 @@ class SettingsOptions(Request):
     )
     on_oom: str | None = _setting(
         "if a training step runs out of memory: stop (error, default), or halve the micro-batch and double "
-        "gradient accumulation (reduce)",
+        "gradient accumulation (reduce; one process only)",
         choices=["error", "reduce"],
         sets=["training.on_oom"],
     )

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from tldet.text import are, counted
+
 LEAST = 3  # validations needed for a verdict
 GAIN = 0.01  # of the metric; smaller differences are noise for validation sets of a few hundred images
 HARDLY = 0.05  # of the metric; lower curves are too noisy for advice
@@ -69,7 +71,7 @@ def judge(records: Sequence[Mapping[str, Any]], metric: str = "AP", comparable_f
     if best.value >= HARDLY and not (curve[-1].finite and curve[-1].value >= LOST * best.value):
         return _collapsed(curve, best, metric)
     if len(curve) < LEAST:
-        count = "1 validation is" if len(curve) == 1 else f"{len(curve)} validations are"
+        count = f"{counted(len(curve), 'validation')} {are(len(curve))}"
         text = f"{count} too few for a verdict: train longer, or validate more often (training.validate_every)"
         return Verdict("unknown", text, curve[-1].step)
     if best.value < HARDLY:

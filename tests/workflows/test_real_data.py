@@ -68,7 +68,7 @@ def test_r50_trains_on_coco_and_gives_its_ids_back(shared: Path, tmp_path: Path,
 def test_fine_tuning_on_digits_reaches_its_ap(tmp_path: Path) -> None:
     data = generate(tmp_path / "digits", train=200, valid=20, test=40, size=(160, 224))
     options = ["data.train.transforms.1.p=0.0", "training.validate_every=100"]
-    outcome = finetune(data, out=tmp_path / "out", steps=150, cfg_options=options, report=False)
+    outcome = finetune(data, out=tmp_path / "out", steps=200, cfg_options=options, report=False)
     assert outcome.result is not None
     result = evaluate(tmp_path / "out" / "best.pt")
     assert result.numbers()["AP50"] > 0.5

@@ -287,8 +287,8 @@ class DFineHead(Head):
         """Compute the best (query, class) pairs of each image; see :meth:`Head.decode_tensors`."""
         last, (height, width) = raw.layers[-1], raw.size
         scores, rows, labels = best_pairs(last.logits.float().sigmoid(), self.settings.max_per_img)
-        corners = take_rows(corners_of(last.boxes.float()), rows).view(len(rows), -1, 2, 2)
-        boxes = torch.stack([corners[..., 0] * width, corners[..., 1] * height], -1).flatten(-2)
+        x0, y0, x1, y1 = take_rows(corners_of(last.boxes.float()), rows).unbind(-1)
+        boxes = torch.stack([x0 * width, y0 * height, x1 * width, y1 * height], -1)
         good = scores > self.settings.score_thr
         boxes = clip_batch(boxes, sizes).masked_fill(~good[..., None], 0)
         scores, labels = scores.masked_fill(~good, 0), labels.masked_fill(~good, 0)

@@ -165,6 +165,41 @@ def test_the_package_imports_no_sibling_folder() -> None:
             assert not {name.partition(".")[0] for name in names} & outside, path.relative_to(ROOT)
 
 
+OTHER_JSON = {  # modules that decode JSON which is not a COCO document, and what it is
+    "runtime/metadata.py": "metadata of an exported network",
+    "integrity.py": "header of a safetensors file",
+    "engine/loggers.py": "ids of logger runs",
+    "engine/logging.py": "log lines",
+    "workflows/extend/report.py": "extend.json",
+    "workflows/training/resume_checks.py": "arguments.json",
+    "workflows/training/status.py": "status.json",
+    "workflows/serve/inputs.py": "body of a request",
+    "workflows/predict/jsonl.py": "lines of detections",
+    "workflows/models.py": "config of a detector, as a cache key",
+    "workflows/check/cross_validation.py": "split_report.json",
+    "workflows/study/workers.py": "error of a worker process",
+    "workflows/study/job.py": "settings and results of study runs",
+    "data/generated.py": "settings of a generated dataset",
+    "data/merge/writing.py": "texts of single records that coco/raw.py split, to change their ids",
+    "visualize/curves.py": "log lines",
+    "system/downloads.py": "state of a download",
+    "system/cache.py": "cached results",
+    "transfer/class_match.py": "map of class names",
+}
+DECODERS = ("json.loads", "json.load", "json.JSONDecoder", "msgspec.json.decode", "msgspec.json.Decoder")
+
+
+def decodes_json(source: str) -> bool:
+    return any(isinstance(node, ast.Attribute) and ast.unparse(node) in DECODERS for node in ast.walk(parsed(source)))
+
+
+def test_coco_json_is_decoded_in_one_place() -> None:
+    others = [path for path in FILES if place_of(path) != "coco" and decodes_json(path.read_text(encoding="utf-8"))]
+    assert {path.relative_to(ROOT).as_posix() for path in others} == set(OTHER_JSON)
+    assert decodes_json("import json\ndef f(path):\n    return json.loads(path.read_bytes())['images']")
+    assert not decodes_json("import json\nx = json.dumps([])")
+
+
 def public_names(source: str) -> list[str]:
     """Return the public classes and functions that a file defines at its top level."""
     defined = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

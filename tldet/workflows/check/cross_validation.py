@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tldet.coco.reader import read_coco
 from tldet.data.checks.findings import Finding
 from tldet.data.checks.records import Records
 from tldet.errors import ConfigError, DataError
@@ -82,6 +83,6 @@ def _write_folds(request: CheckRequest, records: Records, out: Path, count: int)
 
 def _positions(records: Records, path: Path) -> list[int]:
     """Return the positions of the images of a fold."""
-    ids = [image["id"] for image in json.loads(read_file(path, DataError))["images"]]
+    ids = [image.id for image in read_coco(path).images]
     found: list[int] = np.flatnonzero(np.isin(records.image_ids, ids)).tolist()
     return found

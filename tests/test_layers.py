@@ -200,11 +200,21 @@ def test_coco_json_is_decoded_in_one_place() -> None:
     assert not decodes_json("import json\nx = json.dumps([])")
 
 
-def public_names(source: str) -> list[str]:
-    """Return the public classes and functions that a file defines at its top level."""
-    defined = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    names = [node.name for node in parsed(source).body if isinstance(node, defined)]
-    return [name for name in names if not name.startswith("_")]
+REPEATED = {"log"}  # public names that files define each for themselves: the logger of a module
+
+
+def public_names(source: str) -> set[str]:
+    """Return the public classes, functions, constants and type aliases that a file defines at its top level."""
+    names: set[str] = set()
+    for node in parsed(source).body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            names.add(node.name)
+        assigned = node.targets if isinstance(node, ast.Assign) else []
+        assigned = [node.target] if isinstance(node, ast.AnnAssign) else assigned
+        for target in assigned:
+            parts = target.elts if isinstance(target, ast.Tuple) else [target]
+            names |= {part.id for part in parts if isinstance(part, ast.Name)}
+    return {name for name in names if not name.startswith("_")} - REPEATED
 
 
 def defined_twice(sources: dict[str, str]) -> dict[str, list[str]]:
@@ -226,3 +236,5 @@ def test_a_public_name_is_defined_once() -> None:
 def test_a_second_definition_is_found() -> None:
     sources = {"a.py": "class Window: ...\ndef _f(): ...", "b.py": "def Window(): ...\ndef _f(): ...", "c.py": "x = 1"}
     assert defined_twice(sources) == {"Window": ["a.py", "b.py"]}
+    sources = {"a.py": "A, _B = 1, 2\nlog = 3", "b.py": "A: int = 1\n_B = 2\nlog = 3", "c.py": "d['A'] = 1"}
+    assert defined_twice(sources) == {"A": ["a.py", "b.py"]}

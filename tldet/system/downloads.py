@@ -26,7 +26,7 @@ from tldet.system.locks import waiting_lock
 from tldet.system.output import make_folder, naming
 
 log = logging.getLogger(__name__)
-TIMEOUT = 30.0  # seconds without a byte
+_TIMEOUT = 30.0  # seconds without a byte
 PAUSES = (1.0, 2.0, 5.0, 10.0)  # seconds before each retry after an attempt without progress
 MOST_BYTES = 1 << 38  # 256 GiB
 _BLOCK = 1 << 20
@@ -44,7 +44,7 @@ class DownloadLimits:
         most: largest number of bytes.
     """
 
-    timeout: float = TIMEOUT
+    timeout: float = _TIMEOUT
     pauses: Sequence[float] = PAUSES
     most: int = MOST_BYTES
 

@@ -18,7 +18,7 @@ from tldet.inference.loading import load
 from tldet.system.inputs import is_file, read_file
 from tldet.workflows.check.label_errors import label_errors
 from tldet.workflows.check.request import CheckRequest
-from tldet.workflows.split.split import REPORT, split
+from tldet.workflows.split.split import SPLIT_REPORT, split
 from tldet.workflows.training.finetune import finetune
 
 log = logging.getLogger(__name__)
@@ -65,8 +65,8 @@ def _write_folds(request: CheckRequest, records: Records, out: Path, count: int)
         ConfigError: the folder contains folds of other data.
     """
     data = request.data if records.sources else records.file
-    if is_file(out / REPORT):
-        report = json.loads(read_file(out / REPORT, DataError))
+    if is_file(out / SPLIT_REPORT):
+        report = json.loads(read_file(out / SPLIT_REPORT, DataError))
         same = report["data"] == str(data) and len(report["parts"]) == 2 * count
         if not same:
             raise ConfigError(f"{out}: contains the folds of another check; choose another --runs or remove it")

@@ -165,11 +165,56 @@ def test_the_package_imports_no_sibling_folder() -> None:
             assert not {name.partition(".")[0] for name in names} & outside, path.relative_to(ROOT)
 
 
-def public_names(source: str) -> list[str]:
-    """Return the public classes and functions that a file defines at its top level."""
-    defined = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    names = [node.name for node in parsed(source).body if isinstance(node, defined)]
-    return [name for name in names if not name.startswith("_")]
+OTHER_JSON = {  # modules that decode JSON which is not a COCO document, and what it is
+    "runtime/metadata.py": "metadata of an exported network",
+    "integrity.py": "header of a safetensors file",
+    "engine/loggers.py": "ids of logger runs",
+    "engine/logging.py": "log lines",
+    "workflows/extend/report.py": "extend.json",
+    "workflows/training/resume_checks.py": "arguments.json",
+    "workflows/training/status.py": "status.json",
+    "workflows/serve/inputs.py": "body of a request",
+    "workflows/predict/jsonl.py": "lines of detections",
+    "workflows/models.py": "config of a detector, as a cache key",
+    "workflows/check/cross_validation.py": "split_report.json",
+    "workflows/study/workers.py": "error of a worker process",
+    "workflows/study/job.py": "settings and results of study runs",
+    "data/generated.py": "settings of a generated dataset",
+    "data/merge/writing.py": "texts of single records that coco/raw.py split, to change their ids",
+    "visualize/curves.py": "log lines",
+    "system/downloads.py": "state of a download",
+    "system/cache.py": "cached results",
+    "transfer/class_match.py": "map of class names",
+}
+DECODERS = ("json.loads", "json.load", "json.JSONDecoder", "msgspec.json.decode", "msgspec.json.Decoder")
+
+
+def decodes_json(source: str) -> bool:
+    return any(isinstance(node, ast.Attribute) and ast.unparse(node) in DECODERS for node in ast.walk(parsed(source)))
+
+
+def test_coco_json_is_decoded_in_one_place() -> None:
+    others = [path for path in FILES if place_of(path) != "coco" and decodes_json(path.read_text(encoding="utf-8"))]
+    assert {path.relative_to(ROOT).as_posix() for path in others} == set(OTHER_JSON)
+    assert decodes_json("import json\ndef f(path):\n    return json.loads(path.read_bytes())['images']")
+    assert not decodes_json("import json\nx = json.dumps([])")
+
+
+REPEATED = {"log"}  # public names that files define each for themselves: the logger of a module
+
+
+def public_names(source: str) -> set[str]:
+    """Return the public classes, functions, constants and type aliases that a file defines at its top level."""
+    names: set[str] = set()
+    for node in parsed(source).body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            names.add(node.name)
+        assigned = node.targets if isinstance(node, ast.Assign) else []
+        assigned = [node.target] if isinstance(node, ast.AnnAssign) else assigned
+        for target in assigned:
+            parts = target.elts if isinstance(target, ast.Tuple) else [target]
+            names |= {part.id for part in parts if isinstance(part, ast.Name)}
+    return {name for name in names if not name.startswith("_")} - REPEATED
 
 
 def defined_twice(sources: dict[str, str]) -> dict[str, list[str]]:
@@ -191,3 +236,5 @@ def test_a_public_name_is_defined_once() -> None:
 def test_a_second_definition_is_found() -> None:
     sources = {"a.py": "class Window: ...\ndef _f(): ...", "b.py": "def Window(): ...\ndef _f(): ...", "c.py": "x = 1"}
     assert defined_twice(sources) == {"Window": ["a.py", "b.py"]}
+    sources = {"a.py": "A, _B = 1, 2\nlog = 3", "b.py": "A: int = 1\n_B = 2\nlog = 3", "c.py": "d['A'] = 1"}
+    assert defined_twice(sources) == {"A": ["a.py", "b.py"]}

@@ -32,6 +32,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def test_the_search_path_stays_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "FOLDERS", [])
+    (folder / "plug_path.py").write_text("import plug_path_helper")
+    (folder / "plug_path_helper.py").write_text(PART.format(name="plug_path_step"))
+    before = list(sys.path)
+    import_named(["plug_path"], "config.py")
+    assert sys.path == before
+    assert [str(folder)] == plugins.FOLDERS
+    with plugins.search_folders():  # in which worker processes start
+        assert sys.path == [*before, str(folder)]
+    assert sys.path == before
+
+
 def test_a_module_in_the_searched_folder(folder: Path) -> None:
     (folder / "plug_a.py").write_text(PART.format(name="plug_a_step"))
     import_plugins(["plug_a"])

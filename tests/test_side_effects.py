@@ -22,16 +22,34 @@ from tldet.transfer.restore import restore
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ("cli",)  # may change their own process
-LOADER_PROCESS = {"data/workers.py": {"torch.set_num_threads", "cv2.setNumThreads"}}  # calm_worker runs in no other
+LOADER_PROCESS = {"data/workers.py": {"torch.set_num_threads", "cv2.setNumThreads"}}  # set_up_worker runs in no other
+SEEDS = {  # what training draws from, see DESIGN on determinism; a run is resumed with the stored states
+    "system/determinism.py": {
+        *("torch.manual_seed", "np.random.seed", "random.seed", "np.random.set_state", "random.setstate"),
+        *("torch.set_rng_state", "torch.cuda.set_rng_state_all"),
+        *("torch.use_deterministic_algorithms", "torch.set_deterministic_debug_mode"),  # restored by the with block
+    },
+    "engine/loggers.py": {"np.random.set_state", "random.setstate"},  # restored after the call of a logger
+}
+HANDLERS = {  # restored at the end of a with block; ignore() is for worker processes and for the end of a process
+    "system/signals.py": {"signal.signal", "signal.set_wakeup_fd", "signal.pthread_sigmask"},
+}
+SEARCHED = {"plugins.py": {"sys.path.extend", "sys.path.remove"}}  # within one import, or while workers are started
 RESTORED = {"system/imports.py": {"os.environ[]"}}  # within one import; see test_use_and_import below
 CALLS = (
     *("os.environ.update", "os.environ.setdefault", "os.environ.pop", "os.environ.clear", "os.putenv", "os.unsetenv"),
     *("os.execv", "os.execve", "os.execvp", "os.execl", "os.chdir", "os.umask", "os.nice", "os.sched_setaffinity"),
     *("torch.set_num_threads", "torch.set_num_interop_threads", "cv2.setNumThreads", "cv2.setUseOptimized"),
     *("torch.set_default_dtype", "torch.set_default_device", "sys.modules.update", "sys.modules.pop"),
+    *(f"sys.path.{name}" for name in ("append", "extend", "insert", "remove", "pop", "clear")),
+    *("signal.signal", "signal.set_wakeup_fd", "signal.pthread_sigmask", "signal.setitimer", "signal.alarm"),
+    *("random.seed", "random.setstate", "np.random.seed", "np.random.set_state", "numpy.random.seed"),
+    *("torch.manual_seed", "torch.seed", "torch.set_rng_state", "torch.cuda.manual_seed", "torch.cuda.manual_seed_all"),
+    *("torch.cuda.set_rng_state_all", "torch.use_deterministic_algorithms", "torch.set_deterministic_debug_mode"),
 )
+REPLACED = ("sys.modules", "sys.path", "sys.meta_path", "sys.path_hooks")
 PREPARE = """
-import os, pkgutil, sys
+import os, pkgutil, signal, sys
 import cv2, matplotlib, mmengine, timm, torch, torchvision  # what these change is theirs
 
 def resident():
@@ -45,7 +63,8 @@ def keeps_freed_memory():
 
 def state():
     threads = torch.get_num_threads(), torch.get_num_interop_threads(), cv2.getNumThreads()
-    return dict(os.environ), threads, sys.platform == 'linux' and keeps_freed_memory()
+    handlers = [signal.getsignal(one) for one in signal.valid_signals()]
+    return dict(os.environ), list(sys.path), handlers, threads, sys.platform == 'linux' and keeps_freed_memory()
 
 before, imported = state(), dict(sys.modules)
 """
@@ -119,8 +138,10 @@ def changes(source: str) -> set[str]:
         for target in targets:
             if isinstance(target, ast.Attribute) and target.attr == "__class__":
                 found.add("__class__")
-            if isinstance(target, ast.Subscript) and ast.unparse(target.value) in ("os.environ", "sys.modules"):
+            if isinstance(target, ast.Subscript) and ast.unparse(target.value) in ("os.environ", *REPLACED):
                 found.add(f"{ast.unparse(target.value)}[]")
+            if ast.unparse(target) in REPLACED:
+                found.add(ast.unparse(target))
     return found
 
 
@@ -133,6 +154,12 @@ def changes(source: str) -> set[str]:
         ("os.environ['A'] = 'b'", {"os.environ[]"}),
         ("def f():\n    del sys.modules[name]", {"sys.modules[]"}),
         ("torch.set_num_threads(1)", {"torch.set_num_threads"}),
+        ("sys.path.insert(0, 'a')", {"sys.path.insert"}),
+        ("sys.path[:0] = ['a']", {"sys.path[]"}),
+        ("sys.path += ['a']", {"sys.path"}),
+        ("signal.signal(signal.SIGTERM, f)", {"signal.signal"}),
+        ("np.random.seed(0)", {"np.random.seed"}),
+        ("torch.Generator().manual_seed(0)", set()),
         ("x = os.environ.get('A'), sys.modules['b']", set()),
     ],
 )
@@ -141,7 +168,7 @@ def test_the_search_finds_changes(source: str, expected: set[str]) -> None:
 
 
 def test_library_code_does_not_change_the_process() -> None:
-    allowed = {**LOADER_PROCESS, **RESTORED}
+    allowed = {**LOADER_PROCESS, **RESTORED, **SEEDS, **HANDLERS, **SEARCHED}
     found = {
         name: changed
         for path in sorted((ROOT / "tldet").rglob("*.py"))

@@ -13,6 +13,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from importlib.machinery import PathFinder
@@ -32,11 +33,15 @@ REGISTRIES = (BACKBONES, NECKS, HEADS, DATASETS, TRANSFORMS, OPTIMIZERS, HOOKS)
 MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 PREFIXES: dict[str, dict[str, Callable[[str], Any]]] = {}  # registry name -> prefix -> resolver of the rest of a name
 ADAPTERS: dict[str, Callable[[Any], Any]] = {}  # registry name -> converts a registered object to a callable
+FOLDERS: list[str] = []  # folders of imported modules that are not found without them
 PROVIDERS: dict[tuple[str, str], str] = {}  # (registry, component) -> the import that registered it
 
 
 def import_plugins(names: Iterable[str], source: str = OPTION, *, search_here: bool = True) -> None:
     """Import external packages, which register their components.
+
+    ``sys.path`` is as before afterwards. Code that imports modules of the same folder later, or starts processes that
+    do, needs :func:`search_folders`.
 
     Args:
         names: modules, or paths of a Python file or package.
@@ -48,9 +53,10 @@ def import_plugins(names: Iterable[str], source: str = OPTION, *, search_here: b
     """
     for name in names:
         module, folder = _locate(name, source)
-        _make_findable(module, folder or (os.getcwd() if search_here else None))  # noqa: PTH109
+        _remember_folder(module, folder or (os.getcwd() if search_here else None))  # noqa: PTH109
         before = set(_registered())
-        _import(module, f"{source} {name}")
+        with search_folders():
+            _import(module, f"{source} {name}")
         for key in set(_registered()) - before:
             PROVIDERS.setdefault(key, module)
 
@@ -92,13 +98,26 @@ def _origin(module: str) -> str | None:
     return None if spec is None else spec.origin
 
 
-def _make_findable(module: str, folder: str | None) -> None:
-    """Append the folder of a module to ``sys.path``, which worker processes inherit, unless the module is found."""
+def _remember_folder(module: str, folder: str | None) -> None:
+    """Add the folder of a module to :data:`FOLDERS`, unless the module is found without it."""
     top = module.partition(".")[0]
     if top in sys.modules or folder is None or PathFinder.find_spec(top) is not None:
         return
-    if PathFinder.find_spec(top, [folder]) is not None:
-        sys.path.append(folder)
+    if folder not in FOLDERS and PathFinder.find_spec(top, [folder]) is not None:
+        FOLDERS.append(folder)
+
+
+@contextmanager
+def search_folders() -> Iterator[None]:
+    """Search the folders of external modules after ``sys.path``, also in processes started in the ``with`` block."""
+    added = [folder for folder in FOLDERS if folder not in sys.path]
+    sys.path.extend(added)
+    try:
+        yield
+    finally:
+        for folder in added:
+            if folder in sys.path:
+                sys.path.remove(folder)
 
 
 def _import(module: str, name: str) -> None:

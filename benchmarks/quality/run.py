@@ -32,7 +32,7 @@ from tldet.system.locks import locked
 from tldet.text import counted
 from tldet.workflows.study.execute import DETECTIONS_NAME, execute
 from tldet.workflows.study.job import Job, save_settings, write_result
-from tldet.workflows.study.job_queue import JobQueue, Result, run_sequential
+from tldet.workflows.study.job_queue import JobQueue, JobResult, run_sequential
 from tldet.workflows.study.named import check_jobs
 from tldet.workflows.training.finetune import finetune
 
@@ -109,7 +109,7 @@ def _speeds(plan: Plan, console: Console | None, log: Log) -> Speeds:
     return {(job.variant, str(job.factors["dataset"])): 60 * r["steps"] / r["seconds"] for job, r in pairs}
 
 
-def _measure(job: Job, script: Path | None, console: Console | None) -> Result:
+def _measure(job: Job, script: Path | None, console: Console | None) -> JobResult:
     """Execute a short timed run from its start; its weights are removed."""
     job.save()
     folder = job.folder / "run"

@@ -16,8 +16,10 @@ from rich.console import Console
 from tldet.errors import DataError
 from tldet.evaluation.coco import CocoEvaluator, evaluate_files
 from tldet.evaluation.engines import ENGINES
+from tldet.evaluation.loading import load_ground_truth
 from tldet.evaluation.report import METRICS, CocoResult
 from tldet.structures.detections import Detections
+from tldet.structures.target import Target
 from tldet.workflows.evaluate import evaluate
 
 GT: dict[str, Any] = {
@@ -143,15 +145,20 @@ def detections(boxes: list[list[float]], scores: list[float], labels: list[int],
     )
 
 
+def on(image_id: int) -> Target:
+    """A target that names its image."""
+    return Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), image_id=image_id)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_evaluator(engine: Any, tmp_path: Path) -> None:
-    evaluator = CocoEvaluator(GT, category_ids=[5, 30, None], engine=engine)
+    evaluator = CocoEvaluator(load_ground_truth(GT, "bbox"), category_ids=[5, 30, None], engine=engine)
     assert evaluator.compute().AP == -1.0
-    evaluator.update(40, detections([[10.1, 10.1, 51.3, 51.7], [0, 0, 5, 5]], [0.9, 0.3], [1, 2]))
+    evaluator.update([on(40)], [detections([[10.1, 10.1, 51.3, 51.7], [0, 0, 5, 5]], [0.9, 0.3], [1, 2])])
     first = evaluator.compute()
     assert (first.images, first.detections) == (1, 1)
     assert first.per_class == {"cat": -1.0, "dog": pytest.approx(0.9)}
-    evaluator.update(9, detections([], [], []))
+    evaluator.update([on(9)], [detections([], [], [])])
     both = evaluator.compute()
     assert both.per_class == {"cat": 0.0, "dog": pytest.approx(0.9)}
     (record,) = evaluator.results
@@ -164,11 +171,11 @@ def test_evaluator(engine: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_evaluator_of_masks(engine: Any) -> None:
-    evaluator = CocoEvaluator(GT, category_ids=[5, 30], type="segm", engine=engine)
+    evaluator = CocoEvaluator(load_ground_truth(GT, "segm"), category_ids=[5, 30], engine=engine)
     masks = torch.zeros(2, 80, 100, dtype=torch.uint8)
     masks[0, 10:50, 10:50] = 1
-    evaluator.update(40, detections([[0, 0, 100, 80], [0, 0, 1, 1]], [0.9, 0.8], [1, 1], masks))
-    evaluator.update(9, detections([], [], []))
+    evaluator.update([on(40)], [detections([[0, 0, 100, 80], [0, 0, 1, 1]], [0.9, 0.8], [1, 1], masks)])
+    evaluator.update([on(9)], [detections([], [], [])])
     result = evaluator.compute()
     assert result.per_class == {"cat": 0.0, "dog": ONE}
     assert all("bbox" not in record for record in evaluator.results)
@@ -195,7 +202,9 @@ def test_images_in_any_order_and_equal_scores_give_the_reference_s_numbers(type:
         "annotations": annotations,
         "categories": [{"id": key, "name": f"class {key}"} for key in (1, 2, 3)],
     }
-    evaluators = [CocoEvaluator(gt, category_ids=[1, 2, 3], type=type, engine=engine) for engine in ENGINES]
+    evaluators = [
+        CocoEvaluator(load_ground_truth(gt, type), category_ids=[1, 2, 3], engine=engine) for engine in ENGINES
+    ]
     for image in random.permutation(np.arange(1, 31))[:25].tolist():
         own = [a["bbox"] for a in annotations if a["image_id"] == image]
         xywh = np.concatenate(
@@ -208,7 +217,7 @@ def test_images_in_any_order_and_equal_scores_give_the_reference_s_numbers(type:
         corners = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
         scores, labels = random.integers(1, 5, len(xywh)) / 8, random.integers(0, 3, len(xywh))
         for evaluator in evaluators:
-            evaluator.update(image, detections(corners.tolist(), scores.tolist(), labels.tolist(), masks))
+            evaluator.update([on(image)], [detections(corners.tolist(), scores.tolist(), labels.tolist(), masks)])
     ours, reference = (evaluator.compute() for evaluator in evaluators)
     assert 0 < ours.AP < 1
     assert replace(ours, engine="pycocotools") == reference
@@ -216,26 +225,31 @@ def test_images_in_any_order_and_equal_scores_give_the_reference_s_numbers(type:
 
 def test_evaluator_refuses() -> None:
     with pytest.raises(DataError, match=r"no category id 6.*only 5, 30"):
-        CocoEvaluator(GT, category_ids=[5, 6])
-    evaluator = CocoEvaluator(GT, category_ids=[5, 30])
+        CocoEvaluator(load_ground_truth(GT, "bbox"), category_ids=[5, 6])
+    evaluator = CocoEvaluator(load_ground_truth(GT, "bbox"), category_ids=[5, 30])
     with pytest.raises(DataError, match="unknown image_id 41"):
-        evaluator.update(41, detections([], [], []))
+        evaluator.update([on(41)], [detections([], [], [])])
     with pytest.raises(DataError, match="image_id 40: row 1 has score nan"):
-        evaluator.update(40, detections([[0, 0, 1, 1]] * 2, [0.5, float("nan")], [0, 0]))
+        evaluator.update([on(40)], [detections([[0, 0, 1, 1]] * 2, [0.5, float("nan")], [0, 0])])
     with pytest.raises(DataError, match=r"image_id 40: row 0 has bbox .*inf"):
-        evaluator.update(40, detections([[0, 0, 1, float("inf")]], [0.5], [0]))
+        evaluator.update([on(40)], [detections([[0, 0, 1, float("inf")]], [0.5], [0])])
     assert evaluator.results == []
     with pytest.raises(ValueError, match="masks"):
-        CocoEvaluator(GT, category_ids=[5, 30], type="segm").update(40, detections([[0, 0, 1, 1]], [0.5], [0]))
-    evaluator.update(40, detections([], [], []))
+        CocoEvaluator(load_ground_truth(GT, "segm"), category_ids=[5, 30]).update(
+            [on(40)], [detections([[0, 0, 1, 1]], [0.5], [0])]
+        )
+    evaluator.update([on(40)], [detections([], [], [])])
+    with pytest.raises(ValueError, match="shorter"):
+        evaluator.update([on(9), on(40)], [detections([], [], [])])
+    evaluator.update([on(9)], [detections([], [], [])])
     with pytest.raises(ValueError, match="was added before"):
-        evaluator.update(40, detections([], [], []))
+        evaluator.update([on(40)], [detections([], [], [])])
 
 
 def test_update_keeps_its_own_copy() -> None:
-    evaluator = CocoEvaluator(GT, category_ids=[5, 30])
+    evaluator = CocoEvaluator(load_ground_truth(GT, "bbox"), category_ids=[5, 30])
     found = detections([[10, 10, 50, 50]], [0.9], [1])
-    evaluator.update(40, found)
+    evaluator.update([on(40)], [found])
     found.boxes.zero_(), found.scores.zero_()
     np.testing.assert_array_equal(evaluator.results[0]["bbox"], [10, 10, 40, 40])
     assert evaluator.results[0]["score"] == pytest.approx(0.9)
@@ -291,11 +305,11 @@ def test_only_some_images_of_those_partly_labeled(engine: Any) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_evaluator_of_partly_labeled_images(engine: Any, tmp_path: Path) -> None:
-    evaluator = CocoEvaluator(partly([30], None), category_ids=[5, 30], engine=engine)
-    evaluator.update(40, detections([[60, 10, 80, 30], [10, 10, 50, 50]], [0.95, 0.9], [0, 1]))
+    evaluator = CocoEvaluator(load_ground_truth(partly([30], None), "bbox"), category_ids=[5, 30], engine=engine)
+    evaluator.update([on(40)], [detections([[60, 10, 80, 30], [10, 10, 50, 50]], [0.95, 0.9], [0, 1])])
     alone = evaluator.compute()
     assert (alone.per_class, alone.detections, alone.unjudged) == ({"cat": -1.0, "dog": ONE}, 1, 1)
-    evaluator.update(9, detections([[20, 20, 50, 50]], [0.8], [0]))
+    evaluator.update([on(9)], [detections([[20, 20, 50, 50]], [0.8], [0])])
     both = evaluator.compute()
     assert both.per_class == {"cat": ONE, "dog": ONE}
     assert len(evaluator.results) == 3, "the file holds all that was found"

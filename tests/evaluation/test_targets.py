@@ -10,6 +10,7 @@ import torch
 
 from tldet.errors import DataError
 from tldet.evaluation.coco import CocoEvaluator
+from tldet.evaluation.loading import load_ground_truth
 from tldet.evaluation.targets import ground_truth_of
 from tldet.structures.detections import Detections
 from tldet.structures.target import Target
@@ -63,12 +64,16 @@ def found(target: Target, masks: bool) -> Detections:
 def test_the_same_numbers_as_from_a_file(engine: Any, kind: Any) -> None:
     masks = kind == "segm"
     given = targets(masks=masks)
-    truths = (ground_truth_of(given[::-1], NAMES, sizes=[(100, 100)] * len(given), type=kind), as_json(given))
+    sizes = [(100, 100)] * len(given)
+    truths = (
+        ground_truth_of(given[::-1], NAMES, sizes=sizes, type=kind),
+        load_ground_truth(as_json(given), kind),
+    )
     results = []
     for truth in truths:
-        evaluator = CocoEvaluator(truth, category_ids=[1, 2], type=kind, engine=engine)
-        for target in given:
-            evaluator.update(target.image_id, found(target, masks))
+        evaluator = CocoEvaluator(truth, category_ids=[1, 2], engine=engine)
+        evaluator.update(given[:5], [found(target, masks) for target in given[:5]])
+        evaluator.update(given[5:], [found(target, masks) for target in given[5:]])
         results.append(evaluator.compute())
     assert results[0].numbers() == results[1].numbers()
     assert results[0].per_class == results[1].per_class
@@ -80,7 +85,7 @@ def test_classes_that_are_not_annotated_do_not_count() -> None:
     target.labeled = torch.tensor([True, False])
     evaluator = CocoEvaluator(ground_truth_of([target], NAMES), category_ids=[1, 2])
     boxes = torch.tensor([[0.0, 0, 9, 9], [3, 3, 9, 9]])
-    evaluator.update(1, Detections(boxes, torch.tensor([0.5, 0.9]), torch.tensor([0, 1])))
+    evaluator.update([target], [Detections(boxes, torch.tensor([0.5, 0.9]), torch.tensor([0, 1]))])
     assert pytest.approx(1.0) == evaluator.compute().AP
     assert evaluator.compute().unjudged == 1
 

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from tldet.exporting.files import write_export
-from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace_graph
+from tldet.exporting.graph import GraphOptions, output_names, prepare_for_tracing, trace_graph
 from tldet.inference.runtimes.exported import ExportedDetector, load_exported
 from tldet.models.detector import Detector
 from tldet.models.heads.retinanet import RetinaNetHead, RetinaSettings
 from tldet.models.necks.fpn import FPN
 from tldet.runtime.metadata import METADATA_VERSION
+from tldet.runtime.session import INPUTS
 from tldet.structures.batch import Batch
 from tldet.structures.target import Target
 
@@ -69,5 +70,5 @@ def small_batches(count: int) -> list[Batch]:
 def write_small(model: Detector, path: Path, format: str, *, half: bool = False) -> ExportedDetector:
     """Export a detector, which is changed, and load the file."""
     prepare_for_tracing(model, half=half)
-    write_export(format, trace_graph(model, OPTIONS), path, (INPUTS, output_names(model, OPTIONS)), METADATA)
+    write_export(format, trace_graph(model, OPTIONS), path, (tuple(INPUTS), output_names(model, OPTIONS)), METADATA)
     return load_exported(path)

@@ -21,13 +21,14 @@ from tldet.config import read_config
 from tldet.errors import CheckpointError, ConfigError, DataError
 from tldet.exporting import files
 from tldet.exporting.files import write_export
-from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace_graph
+from tldet.exporting.graph import GraphOptions, output_names, prepare_for_tracing, trace_graph
 from tldet.exporting.tensorrt import unsupported_operators
 from tldet.exporting.verify import TOLERANCES, Comparison, compare_detections
 from tldet.inference.runtimes.exported import ExportedDetector, load_exported
 from tldet.models.detector import Detector, build_detector
 from tldet.models.replace import replace_backbone
 from tldet.runtime.metadata import METADATA_VERSION
+from tldet.runtime.session import INPUTS
 from tldet.structures.batch import Batch
 from tldet.structures.detections import Detections
 from tldet.structures.target import Target
@@ -75,7 +76,7 @@ def exported(model: Detector, path: Path, format: str, precision: str = "fp32", 
         "size": None if options.dynamic_size else list(SIZE), "batch": None if options.dynamic_batch else 1,
         "masks": {"threshold": head.mask_threshold, "paste": head.mask_paste} if model.predicts_masks else None,
     }  # fmt: skip
-    write_export(format, trace_graph(model, options), path, (INPUTS, output_names(model, options)), metadata)
+    write_export(format, trace_graph(model, options), path, (tuple(INPUTS), output_names(model, options)), metadata)
     return load_exported(path)
 
 

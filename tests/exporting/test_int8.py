@@ -19,11 +19,12 @@ from tldet import checkpoint
 from tldet.errors import ConfigError, DataError
 from tldet.exporting import search as searching
 from tldet.exporting.files import format_model, onnx_model, write_model
-from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace_graph
+from tldet.exporting.graph import GraphOptions, output_names, prepare_for_tracing, trace_graph
 from tldet.exporting.quantize import Quantizer, load_nncf, part_of
 from tldet.exporting.search import PART_LIMIT, SearchOptions, search
 from tldet.exporting.verify import detection_distance
 from tldet.inference.runtimes.exported import graph_inputs, load_exported
+from tldet.runtime.session import INPUTS
 from tldet.structures.detections import Detections
 from tldet.workflows.export.calibration import CalibrationImages
 from tldet.workflows.export.export import export
@@ -142,7 +143,7 @@ def quantizer(format: str) -> Quantizer:
     """The network of the small detector without decoding, with calibration images."""
     model, options = prepare_for_tracing(small_detector()), GraphOptions(SIZE, raw=True)
     program = trace_graph(model, options)
-    graph = format_model(format, onnx_model(program, (INPUTS, output_names(model, options))))
+    graph = format_model(format, onnx_model(program, (tuple(INPUTS), output_names(model, options))))
     inputs = [dict(zip(INPUTS, graph_inputs(batch), strict=True)) for batch in small_batches(4)]
     return Quantizer(graph, model, inputs)
 

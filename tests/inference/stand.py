@@ -12,7 +12,7 @@ import torch
 from tldet.data.images import read_reduced
 from tldet.data.loader import Sample, as_pixels
 from tldet.engine.precision import Precision
-from tldet.inference.stream import PreparedImage, Result, stream
+from tldet.inference.stream import PreparedImage, StreamResult, stream
 from tldet.runtime.images import Limits, Reduced
 from tldet.runtime.scores import ScoreSettings
 from tldet.structures.detections import Detections
@@ -53,5 +53,5 @@ class Stand:
         nothing = Target(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64))
         return PreparedImage([Sample(as_pixels(image.image), nothing, image.whole)])
 
-    def stream(self, items: Iterable[Any], score: float, batch: int) -> Iterator[list[tuple[int, Result]]]:
+    def stream(self, items: Iterable[Any], score: float, batch: int) -> Iterator[list[tuple[int, StreamResult]]]:
         return stream(items, lambda samples: self.predict(list(samples)), select=lambda found: found, batch=batch)

@@ -375,7 +375,7 @@ def test_labels_and_crops_of_shards_do_not_replace_each_other(stand: Stand, tmp_
 def test_parquet(stand: Stand, tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     folder = write_images(tmp_path / "in", 9)
-    monkeypatch.setattr("tldet.workflows.predict.formats.ROWS", 4)
+    monkeypatch.setattr("tldet.workflows.predict.formats._ROWS", 4)
     predict(checkpoint, folder, parquet=tmp_path / "r.parquet", csv=tmp_path / "r.csv")
     with (tmp_path / "r.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

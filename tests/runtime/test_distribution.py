@@ -18,8 +18,9 @@ import torch
 import tldet
 from tests.exporting.test_export import detector
 from tldet.exporting.files import write_export
-from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace_graph
+from tldet.exporting.graph import GraphOptions, output_names, prepare_for_tracing, trace_graph
 from tldet.exporting.verify import TOLERANCES, Comparison, compare_detections
+from tldet.runtime.session import INPUTS
 from tldet.structures.detections import Detections
 from tldet.structures.masks import dense
 
@@ -97,7 +98,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             "input": {"short": short, "long": long}, "size": list(options.size), "precision": "fp32",
             "masks": masks if model.predicts_masks else None,
         }  # fmt: skip
-        names = INPUTS, output_names(model, options)
+        names = tuple(INPUTS), output_names(model, options)
         write_export(format, trace_graph(model, options), folder / name, names, metadata)
         found[name] = folder / name
     return found

@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 
 from tldet.cli.main import main
+from tldet.coco.reader import read_coco
 from tldet.data.split_paths import resolve_layout
 from tldet.errors import ConfigError, DataError, DownloadError, OutputError
 from tldet.workflows.get_data.convert import restricted
@@ -262,16 +263,22 @@ def test_missing_images_and_files(served: tuple[Path, str], tmp_path: Path) -> N
         get_data(str(path), out=tmp_path / "full")
 
 
-def test_a_part_of_a_coco_json_keeps_all_other_values() -> None:
-    content, left_out = restricted(coco("1.jpg", "2.jpg", "3.jpg"), {"2.jpg"}, "a.json")
+def test_a_part_of_a_coco_json_keeps_all_other_values(tmp_path: Path) -> None:
+    path = tmp_path / "whole.json"
+    path.write_bytes(coco("1.jpg", "2.jpg", "3.jpg"))
+    content, left_out = restricted(path, {"2.jpg"}, "a.json")
     whole, part = json.loads(coco("1.jpg", "2.jpg", "3.jpg")), json.loads(content)
     assert left_out == 2
     assert (part["info"], part["categories"]) == (whole["info"], whole["categories"])
     assert (part["images"], part["annotations"]) == (whole["images"][1:2], whole["annotations"][1:2])
     with pytest.raises(DataError, match=r"a.json: none of its images was downloaded"):
-        restricted(content, {"1.jpg"}, "a.json")
-    with pytest.raises(DataError, match=r"a.json: is not COCO JSON"):
-        restricted(b"[]", {"1.jpg"}, "a.json")
+        restricted(path, {"4.jpg"}, "a.json")
+    path.write_bytes(b"[]")
+    with pytest.raises(DataError, match=r"^a.json: ") as raised:
+        restricted(path, {"1.jpg"}, "a.json")
+    with pytest.raises(DataError) as expected:
+        read_coco(path, "a.json")
+    assert str(raised.value) == str(expected.value)
 
 
 @pytest.mark.parametrize(

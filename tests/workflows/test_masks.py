@@ -19,6 +19,7 @@ from tldet.data.dataset import CocoDataset
 from tldet.engine.logging import read_log
 from tldet.errors import ConfigError, DataError
 from tldet.evaluation.coco import CocoEvaluator, evaluate_files
+from tldet.evaluation.loading import load_ground_truth
 from tldet.structures.detections import Detections
 from tldet.structures.masks import InstanceMasks
 from tldet.workflows.evaluate import evaluate
@@ -188,7 +189,8 @@ def test_polygons_and_crowd_rle_are_pycocotools_masks_and_score_the_same(
     path.write_text(json.dumps(coco))
     dataset = CocoDataset(str(path), str(folder / "val2017"), masks=True)
     truth = COCO(str(path))
-    evaluator = CocoEvaluator(path, category_ids=list(dataset.category_ids), type="segm", engine="pycocotools")
+    ids = list(dataset.category_ids)
+    evaluator = CocoEvaluator(load_ground_truth(path, "segm"), category_ids=ids, engine="pycocotools")
     records, crowds, polygons = [], 0, 0
     for position in range(len(dataset)):
         target = dataset[position].target
@@ -201,7 +203,7 @@ def test_polygons_and_crowd_rle_are_pycocotools_masks_and_score_the_same(
         )
         crowds, polygons = crowds + int(target.ignore.sum()), polygons + int((~target.ignore).sum())
         scores = (target.boxes[:, 2] - target.boxes[:, 0]) / 1000
-        evaluator.update(target.image_id, Detections(target.boxes, scores, target.labels, target.masks))
+        evaluator.update([target], [Detections(target.boxes, scores, target.labels, target.masks)])
         for annotation, score in zip(theirs, scores.tolist(), strict=True):
             rle = truth.annToRLE(annotation)
             counts = rle["counts"].decode() if isinstance(rle["counts"], bytes) else rle["counts"]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tldet.data.loader import Sample
-from tldet.inference.stream import PreparedImage, Result, stream
+from tldet.inference.stream import PreparedImage, StreamResult, stream
 from tldet.structures.detections import Detections
 from tldet.structures.target import Target
 from tldet.workflows.serve.batching import Batcher
@@ -33,7 +33,7 @@ class Counting:
         self.free = threading.Event()
         self.free.set()
 
-    def stream(self, items: Iterable[Any], score: float, batch: int) -> Iterator[list[tuple[int, Result]]]:
+    def stream(self, items: Iterable[Any], score: float, batch: int) -> Iterator[list[tuple[int, StreamResult]]]:
         return stream(items, self.predict, select=lambda found: found.above(score), batch=batch)
 
     def predict(self, samples: Sequence[Sample]) -> list[Detections]:

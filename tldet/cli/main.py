@@ -172,9 +172,10 @@ def _require_current_folder() -> None:
 def _import_plugins(names: Sequence[str]) -> None:
     """Import external packages, without loading the registries if there are none."""
     if names:
-        from tldet.plugins import import_plugins
+        from tldet.plugins import FOLDERS, import_plugins
 
         import_plugins(names)
+        sys.path.extend(FOLDERS)  # modules next to them may be imported later
 
 
 def _refuse_empty(args: Namespace) -> None:

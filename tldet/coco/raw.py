@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from tldet.coco.reader import read_coco
-from tldet.coco.records import read_json_text
-from tldet.coco.text import parse
+from tldet.coco.records import Image, read_json_text
+from tldet.coco.text import parse, top_level
 from tldet.errors import DataError
 
 Record = dict[str, Any]
@@ -37,6 +38,61 @@ def read_repaired(path: Path) -> Record:
         "annotations": annotations,
         "categories": [{**one, "id": int(one["id"])} for one in whole["categories"] if one["id"] in kept],
     }
+
+
+def read_part(path: Path, keep: Callable[[Image], bool]) -> Record:
+    """Read a COCO JSON with some of its images and their annotations, all fields unchanged.
+
+    Annotations that :func:`read_coco` drops are left out.
+
+    Raises:
+        DataError: see :func:`read_coco`.
+    """
+    images, annotations = _rows_of(path, str(path), keep)
+    whole: Record = parse(read_json_text(path), str(path))
+    records = whole.get("annotations") or []
+    return {
+        **whole,
+        "images": [whole["images"][row] for row in images],
+        "annotations": [records[row] for row in annotations],
+    }
+
+
+def read_part_texts(path: Path, name: str, keep: Callable[[Image], bool]) -> dict[str, Any]:
+    """Read the same as :func:`read_part`, with all values as their JSON texts.
+
+    Args:
+        path: the file.
+        name: name of the file in messages.
+        keep: selects images.
+    """
+    images, annotations = _rows_of(path, name, keep)
+    fields = top_level(read_json_text(path, name), name)
+    texts = {key: record_texts(Path(name), fields, key) for key in ("images", "annotations")}
+    return {
+        **fields,
+        "images": [texts["images"][row] for row in images],
+        "annotations": [texts["annotations"][row] for row in annotations],
+    }
+
+
+def _rows_of(path: Path, name: str, keep: Callable[[Image], bool]) -> tuple[list[int], list[int]]:
+    """Return the rows of the images that are kept, and those of their annotations."""
+    coco = read_coco(path, name)
+    kept = np.array([keep(image) for image in coco.images], np.bool_)
+    found = coco.objects
+    return np.flatnonzero(kept).tolist(), found.rows[kept[found.positions]].tolist()
+
+
+def read_field(path: Path, key: str) -> Any:
+    """Read the value of one key of a COCO JSON besides its lists; None if it is missing.
+
+    Raises:
+        DataError: the file cannot be read or is not a JSON object.
+    """
+    name = str(path)
+    text = top_level(read_json_text(path), name).get(key)
+    return None if text is None else parse(bytes(text), name)
 
 
 def record_texts(path: Path, fields: Mapping[str, msgspec.Raw], section: str) -> list[msgspec.Raw]:

@@ -23,7 +23,7 @@ from tldet.registry import TRANSFORMS
 from tldet.structures.image import ImageArray, Size
 
 GRAY = 114  # value of pixels that no image covers
-Span = tuple[float, float]
+_Range = tuple[float, float]
 
 
 @TRANSFORMS.register_module()
@@ -38,7 +38,7 @@ class LargeScaleJitter(SampleTransform):
         p: probability.
     """
 
-    def __init__(self, scale: Span = (0.1, 2.0), least_visible: float = 0.3, p: float = 1.0) -> None:
+    def __init__(self, scale: _Range = (0.1, 2.0), least_visible: float = 0.3, p: float = 1.0) -> None:
         self.scale, self.least_visible, self.p = scale, least_visible, p
         require_ranges(self, scale="(0, 10]", least_visible="[0, 1]", p="[0, 1]")
         _require_order("scale", scale)
@@ -80,7 +80,7 @@ class Mosaic(_Mixing):
     extra = 3
 
     def __init__(
-        self, scale: Span = (0.4, 1.0), center: Span = (0.3, 0.7), least_visible: float = 0.3, p: float = 0.5
+        self, scale: _Range = (0.4, 1.0), center: _Range = (0.3, 0.7), least_visible: float = 0.3, p: float = 0.5
     ) -> None:
         super().__init__(p)
         self.scale, self.center, self.least_visible = scale, center, least_visible
@@ -117,7 +117,7 @@ class MixUp(_Mixing):
         p: probability.
     """
 
-    def __init__(self, weight: Span = (0.4, 0.6), least_visible: float = 0.3, p: float = 0.5) -> None:
+    def __init__(self, weight: _Range = (0.4, 0.6), least_visible: float = 0.3, p: float = 0.5) -> None:
         super().__init__(p)
         self.weight, self.least_visible = weight, least_visible
         require_ranges(self, weight="[0, 1]", least_visible="[0, 1]")
@@ -237,7 +237,7 @@ def _joined(sample: LabeledSample, image: ImageArray, parts: Sequence[LabeledSam
     )
 
 
-def _require_order(name: str, span: Span) -> None:
+def _require_order(name: str, span: _Range) -> None:
     """Reject a range that is not two numbers in ascending order."""
     if len(span) != 2 or span[0] > span[1]:
         raise ConfigError(f"{name} must be two numbers in ascending order, not {span!r}")

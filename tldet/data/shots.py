@@ -9,7 +9,6 @@ lists in ``labeled_category_ids`` the classes of which all its objects are kept;
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.coco.partial_labels import LABELED
-from tldet.coco.raw import read_repaired
+from tldet.coco.raw import read_field, read_repaired
 from tldet.data.index import AnnotationIndex
 from tldet.errors import DataError
 from tldet.system.inputs import read_file
@@ -127,7 +126,7 @@ def write_shots(source: Path, shots: int, seed: int, out: Path, *, as_background
 def _earlier(out: Path, origin: _Record) -> Subset | None:
     """Return the subset in ``out`` if it was drawn from the same file with the same settings; else None."""
     try:
-        stated = json.loads(read_file(out, DataError))[ORIGIN]
+        stated = read_field(out, ORIGIN)
         counts = stated.pop("counts")
         return Subset(out, **counts) if stated == origin else None
     except (

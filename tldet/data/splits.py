@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tldet.coco.records import read_json_text
-from tldet.coco.text import parse
+from tldet.coco.raw import read_part
 from tldet.data.file_names import resolve_names
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Split
@@ -150,11 +149,5 @@ def write_split(split: Split, image_ids: Collection[int], path: Path) -> Split:
     Raises:
         DataError: the file cannot be written.
     """
-    whole = parse(read_json_text(split.annotations), str(split.annotations))
-    part = {
-        **whole,
-        "images": [image for image in whole["images"] if image["id"] in image_ids],
-        "annotations": [a for a in whole.get("annotations") or [] if a["image_id"] in image_ids],
-    }
-    write_json(path, part)
+    write_json(path, read_part(split.annotations, lambda image: image.id in image_ids))
     return Split(path, split.images)

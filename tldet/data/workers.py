@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader
 
+from tldet.plugins import search_folders
 from tldet.system import signals
 
 MOST_WORKERS = 8
@@ -52,7 +53,7 @@ class Workers:
     def __enter__(self) -> Any:
         atexit.register(self.stop)  # a stored traceback (interactive sessions) keeps the block open
         try:
-            with signals.held():
+            with signals.held(), search_folders():
                 self._stream = iter(self._loader)
         except BaseException:  # a signal that was held back
             self.stop()

@@ -21,6 +21,7 @@ from tldet.text import counted
 
 if TYPE_CHECKING:  # scoring files needs no torch
     from tldet.structures.detections import Detections
+    from tldet.structures.target import Target
 
 _logger = logging.getLogger(__name__)
 
@@ -57,31 +58,19 @@ class CocoEvaluator:
     """Evaluator that collects detections image by image, and evaluates these images.
 
     Args:
-        ground_truth: ground truth of targets (see :func:`~tldet.evaluation.targets.ground_truth_of`), an annotation
-            file, or a dict of the same layout.
+        truth: ground truth of the dataset: of targets (:func:`~tldet.evaluation.targets.ground_truth_of`), or of a COCO
+            JSON (:func:`~tldet.evaluation.loading.load_ground_truth`). If it has masks, these are evaluated: the size
+            of a detection is that of its mask, as usual for mask AP, and :attr:`results` have no boxes.
         category_ids: the dataset's category id of each label; None for a class that the dataset does not have (its
             detections are left out and counted in the log).
-        type: "bbox" or "segm". For "segm", the size of a detection is that of its mask, as usual for mask AP, and
-            :attr:`results` have no boxes.
         engine: "fast" (hotcoco) or "pycocotools".
-        quiet: do not log changes made to the annotations on reading.
 
     Raises:
-        DataError: the annotations cannot be used, or lack a category id.
+        DataError: the ground truth lacks a category id.
     """
 
-    def __init__(
-        self,
-        ground_truth: GroundTruth | CocoSource,
-        *,
-        category_ids: Sequence[int | None],
-        type: Type = "bbox",
-        engine: Engine = "fast",
-        quiet: bool = False,
-    ) -> None:
-        if not isinstance(ground_truth, GroundTruth):
-            ground_truth = load_ground_truth(ground_truth, type, quiet=quiet)
-        self.truth = ground_truth
+    def __init__(self, truth: GroundTruth, *, category_ids: Sequence[int | None], engine: Engine = "fast") -> None:
+        self.truth = truth
         self.engine: Engine = engine
         self.category_ids = list(category_ids)
         known = self.truth.category_rank()
@@ -101,13 +90,23 @@ class CocoEvaluator:
         self._left_out = 0
         self._stream = StreamingScorer(self.truth) if self.engine == "fast" else None
 
-    def update(self, image_id: int, detections: Detections) -> None:
-        """Add the detections of one image, also if there are none; the fast engine matches them at once.
+    def update(self, targets: Iterable[Target], detections: Iterable[Detections]) -> None:
+        """Add the detections on some images, also if there are none; the fast engine matches them at once.
+
+        Args:
+            targets: one per image. Only ``image_id`` is read: objects are those of the ground truth, because targets of
+                a batch are in pixels of the resized image.
+            detections: one per target, in pixels of the original image.
 
         Raises:
             DataError: the image is not in the ground truth, or a score or box is not finite.
-            ValueError: the image was added before, or masks are evaluated and the detections have none.
+            ValueError: an image was added before, masks are evaluated and the detections have none, or the numbers of
+                targets and detections differ.
         """
+        for target, found in list(zip(targets, detections, strict=True)):
+            self._add(target.image_id, found)
+
+    def _add(self, image_id: int, detections: Detections) -> None:
         if image_id not in self._image_ranks:
             raise DataError(f"{self.truth.name}: detections of unknown image_id {image_id}")
         if image_id in self._found:

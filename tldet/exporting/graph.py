@@ -20,8 +20,7 @@ from tldet.models.surgery.fuse import fuse
 from tldet.models.surgery.overlay import replace_modules
 from tldet.runtime.images import DIVISOR
 
-INPUTS = ("images", "sizes")
-OUTPUTS = ("boxes", "scores", "labels", "counts", "masks")
+_OUTPUTS = ("boxes", "scores", "labels", "counts", "masks")
 _MAX_SIDE, _MAX_BATCH = 4096, 1024  # limits of dynamic axes
 
 
@@ -230,4 +229,4 @@ def output_names(detector: Detector, options: GraphOptions) -> Sequence[str]:
     """Return the names of the outputs of a graph."""
     if options.raw:
         return raw_names(detector, options.size)
-    return OUTPUTS if detector.predicts_masks else OUTPUTS[:4]
+    return _OUTPUTS if detector.predicts_masks else _OUTPUTS[:4]

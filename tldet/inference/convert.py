@@ -24,7 +24,7 @@ from tldet.structures.image import ImageArray
 
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 URL_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"  # kept unchanged; all others are percent-encoded
-TIMEOUT = 30  # seconds without a response
+_TIMEOUT = 30  # seconds without a response
 _BLOCK = 1 << 20
 ONE = (str, bytes, bytearray, memoryview, os.PathLike, Reduced, Mapping)  # iterable, but not lists of images
 
@@ -101,7 +101,7 @@ def _download(url: str) -> bytes:
     if scheme not in ("http", "https"):
         raise DataError(f"{url}: {scheme} addresses cannot be read; use an http or https URL, or a path")
     try:
-        answer = urllib.request.urlopen(quote(url, safe=URL_CHARACTERS), timeout=TIMEOUT)
+        answer = urllib.request.urlopen(quote(url, safe=URL_CHARACTERS), timeout=_TIMEOUT)
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise DataError(f"{url}: cannot be downloaded: {reason}") from None

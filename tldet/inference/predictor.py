@@ -18,7 +18,7 @@ from tldet.inference import OVERLAP
 from tldet.inference.convert import is_list, open_image
 from tldet.inference.runtimes.exported import ExportedDetector, refuse_nms
 from tldet.inference.scores import select_scores
-from tldet.inference.stream import PreparedImage, Result, stream
+from tldet.inference.stream import PreparedImage, StreamResult, stream
 from tldet.inference.tiling import Tiling
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
@@ -177,7 +177,7 @@ class Predictor:
 
     def stream(
         self, items: Iterable[PreparedImage | DataError], score: float | None = None, batch: int = 4
-    ) -> Iterator[list[tuple[int, Result]]]:
+    ) -> Iterator[list[tuple[int, StreamResult]]]:
         """Detect objects in images as they arrive; see :func:`~tldet.inference.stream.stream`."""
         return stream(
             items, self._predict, select=partial(select_scores, settings=self.scores, score=score), batch=batch

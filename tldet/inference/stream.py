@@ -32,14 +32,14 @@ class PreparedImage:
         return self.tiles.merge(found) if self.tiles else found[0]
 
 
-Result: TypeAlias = Detections | DataError
+StreamResult: TypeAlias = Detections | DataError
 Predict: TypeAlias = Callable[[Sequence[Sample]], Sequence[Detections]]
 Select: TypeAlias = Callable[[Detections], Detections]
 
 
 def stream(
     items: Iterable[PreparedImage | DataError], predict: Predict, *, select: Select, batch: int
-) -> Iterator[list[tuple[int, Result]]]:
+) -> Iterator[list[tuple[int, StreamResult]]]:
     """Predict on images as they arrive.
 
     Args:
@@ -70,7 +70,7 @@ class _Waiting:
         self._items = items
         self._open: dict[int, tuple[PreparedImage, dict[int, Detections]]] = {}  # by number of the image
         self._places: dict[int, tuple[int, int]] = {}  # image and row of each sample
-        self._done: list[tuple[int, Result]] = []
+        self._done: list[tuple[int, StreamResult]] = []
 
     def __iter__(self) -> Iterator[Sample]:
         """Yield the samples of all images."""
@@ -85,7 +85,7 @@ class _Waiting:
                 count += 1
                 yield sample
 
-    def enter(self, numbers: Sequence[int], found: Sequence[Detections]) -> list[tuple[int, Result]]:
+    def enter(self, numbers: Sequence[int], found: Sequence[Detections]) -> list[tuple[int, StreamResult]]:
         """Store the detections of samples; return the results of completed images."""
         for sample, detections in zip(numbers, found, strict=True):
             number, row = self._places.pop(sample)
@@ -96,7 +96,7 @@ class _Waiting:
                 self._done.append((number, prepared.merged([rows[one] for one in range(len(rows))])))
         return self.done()
 
-    def done(self) -> list[tuple[int, Result]]:
+    def done(self) -> list[tuple[int, StreamResult]]:
         """Return the results of completed images, and remove them."""
         done, self._done = self._done, []
         return done

@@ -20,11 +20,11 @@ from tldet.structures.detections import Detections
 from tldet.structures.image import Size
 from tldet.structures.masks import InstanceMasks, on_boxes
 
-SAME = 0.5  # least IoU, within the area that two views share, of two detections of the same object
+_SAME_OBJECT = 0.5  # least IoU, within the area that two views share, of two detections of the same object
 COVERED = 0.7  # least fraction of a truncated detection inside a complete one of the same object
 MARGIN = 0.125  # largest distance of a detection that touches the border of a tile, as a fraction of the overlap
-Boxes = NDArray[np.float64]
-Rows = NDArray[np.int64]
+_Boxes = NDArray[np.float64]
+_Rows = NDArray[np.int64]
 
 
 class Window(NamedTuple):
@@ -54,9 +54,9 @@ class TileMerger:
         self.found = Detections.merge([_moved(one, view, size) for one, view in zip(found, views, strict=True)])
         order = torch.cat([one.scores for one in found]).argsort(descending=True, stable=True)  # as merge does
         owners = torch.cat([torch.full((len(one),), number) for number, one in enumerate(found)])[order].numpy()
-        self._views: Boxes = np.array(views, np.float64)[owners]
-        self._boxes: Boxes = self.found.boxes.double().numpy()
-        self._labels: Rows = self.found.labels.numpy()
+        self._views: _Boxes = np.array(views, np.float64)[owners]
+        self._boxes: _Boxes = self.found.boxes.double().numpy()
+        self._labels: _Rows = self.found.labels.numpy()
         self._from_tile = owners < len(windows)
         self._windows, self._size, self._shared, self._per_class = windows, size, shared, per_class
         self._margin = max(1.0, MARGIN * shared)
@@ -91,7 +91,7 @@ class TileMerger:
         """Return (N,) bool: True for boxes that fit into the overlap, so that some tile contains them completely."""
         return np.asarray((self._boxes[:, 2:] - self._boxes[:, :2] <= self._shared).all(1))
 
-    def _distinct(self, rows: Rows) -> list[int]:
+    def _distinct(self, rows: _Rows) -> list[int]:
         """Return the rows without duplicates of a detection of another view with a higher score."""
         kept: list[int] = []
         for row in rows.tolist():
@@ -99,7 +99,7 @@ class TileMerger:
                 kept.append(row)
         return kept
 
-    def _groups(self, rows: Rows) -> list[list[int]]:
+    def _groups(self, rows: _Rows) -> list[list[int]]:
         """Group the truncated detections of each object."""
         groups: list[list[int]] = []
         for row in rows.tolist():
@@ -124,7 +124,7 @@ class TileMerger:
             masks = replace(parts.masks, patches=patches, boxes=boxes)
         return replace(best, boxes=boxes, masks=masks)
 
-    def _alike(self, row: int, others: Sequence[int]) -> Rows:
+    def _alike(self, row: int, others: Sequence[int]) -> _Rows:
         """Return the rows among ``others`` with the class of ``row``; all of them if classes are ignored."""
         rows = np.array(others, np.int64)
         return rows[self._labels[rows] == self._labels[row]] if self._per_class else rows
@@ -138,7 +138,7 @@ class TileMerger:
         limits = np.concatenate([low, low], 1), np.concatenate([high, high], 1)
         own, other = (np.clip(boxes, *limits) for boxes in (self._boxes[row][None], self._boxes[rows]))
         shared = _shared_area(own, other)
-        return np.asarray(shared >= SAME * np.maximum(_area(own) + _area(other) - shared, 1e-9))
+        return np.asarray(shared >= _SAME_OBJECT * np.maximum(_area(own) + _area(other) - shared, 1e-9))
 
 
 def _moved(found: Detections, view: Window, size: Size) -> Detections:
@@ -148,16 +148,16 @@ def _moved(found: Detections, view: Window, size: Size) -> Detections:
     return replace(found, boxes=boxes, masks=masks)
 
 
-def _around(boxes: Boxes) -> Boxes:
+def _around(boxes: _Boxes) -> _Boxes:
     """Return the smallest box (4,) around boxes (N, 4)."""
     return np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
 
 
-def _area(boxes: Boxes) -> Boxes:
+def _area(boxes: _Boxes) -> _Boxes:
     return np.asarray((boxes[..., 2:] - boxes[..., :2]).clip(min=0).prod(-1))
 
 
-def _shared_area(one: Boxes, boxes: Boxes) -> Boxes:
+def _shared_area(one: _Boxes, boxes: _Boxes) -> _Boxes:
     """Return the intersection areas (N,) of boxes (N, 4) with one box (4,), or with the N boxes of ``one``."""
     low, high = np.maximum(one[..., :2], boxes[..., :2]), np.minimum(one[..., 2:], boxes[..., 2:])
     return np.asarray((high - low).clip(min=0).prod(-1))

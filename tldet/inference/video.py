@@ -27,7 +27,7 @@ CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "asf", "flv", "mpegts", "mpeg", "ogg", "nut", "mxf", "gxf", "dv",
     "rm", "ivf", "nsv", "wtv", "h264", "hevc", "vvc", "obu", "av1", "mpegvideo", "m4v", "mjpeg", "yuv4mpegpipe",
 )  # fmt: skip
-RATES = (Fraction(1, 100), Fraction(240))  # plausible frames per second; some files state ticks of their clock instead
+_RATES = (Fraction(1, 100), Fraction(240))  # plausible frames per second; some files state ticks of their clock instead
 STANDARD = Fraction(25)  # frames per second of a file without a plausible rate
 SHORT = Fraction(1, 5)  # seconds by which a video may be shorter than stated
 RETRIES = 50  # consecutive failed reads after which reading stops
@@ -113,7 +113,7 @@ class Video:
         container, stream = open_video(path)
         with container:
             stated = (stream.average_rate, stream.guessed_rate, stream.base_rate)
-            self.rate = next((Fraction(rate) for rate in stated if rate and RATES[0] <= rate <= RATES[1]), STANDARD)
+            self.rate = next((Fraction(rate) for rate in stated if rate and _RATES[0] <= rate <= _RATES[1]), STANDARD)
             samples = _frames_in_table(container, stream)
             self.frames, self.exact = samples or int(stream.frames or 0), bool(samples)
             base, length = Fraction(stream.time_base or 0), stream.duration or 0

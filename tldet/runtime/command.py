@@ -23,7 +23,7 @@ from .streams import discard_output, error_stream, output_stream
 if TYPE_CHECKING:
     from .detections import NumpyDetections
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+_IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 DRAWN = (".jpg", ".jpeg", ".png")  # formats of drawn images
 SUMMARY = "detect objects on images with a detector exported by tldet, without torch"
 
@@ -125,7 +125,7 @@ def named_images(given: Sequence[str]) -> list[str]:
         if os.path.isdir(one):  # noqa: PTH112  (Path.is_dir raises OSError if the name is too long)
             inside = [path.relative_to(one) for path in sorted(Path(one).rglob("*"))]
             shown = [path for path in inside if not any(part.startswith(".") for part in path.parts)]
-            paths = [Path(one, path) for path in shown if path.suffix.lower() in EXTENSIONS]
+            paths = [Path(one, path) for path in shown if path.suffix.lower() in _IMAGE_SUFFIXES]
             matched = [path.as_posix() for path in paths if is_file(path)]
         elif is_file(one):
             matched = [Path(one).as_posix()]

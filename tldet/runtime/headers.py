@@ -8,7 +8,7 @@ from .image_types import Size
 
 PNG, BMP, GIF = b"\x89PNG\r\n\x1a\n", b"BM", (b"GIF87a", b"GIF89a")
 TIFF = {b"II*\0": "<", b"MM\0*": ">"}  # byte orders
-_WIDTH, _HEIGHT, _COLORS, ORIENTATION, _SAMPLES = 256, 257, 262, 274, 277  # tags
+_WIDTH, _HEIGHT, _COLORS, _ORIENTATION, _SAMPLES = 256, 257, 262, 274, 277  # tags
 _CMYK, _GRAY = 5, 0  # colors of TIFF, of PNG
 _BITFIELDS = 3  # compression of a BMP with masks
 _INTEGERS = {3: "H", 4: "I"}  # types of a tag
@@ -83,7 +83,7 @@ def orientation_of(content: bytes) -> int:
         exif = _png_chunk(content, b"eXIf")
     elif is_webp(content):
         exif = _webp_chunk(content, b"EXIF")
-    found = tiff_tags(exif.removeprefix(b"Exif\0\0")).get(ORIENTATION, 1)
+    found = tiff_tags(exif.removeprefix(b"Exif\0\0")).get(_ORIENTATION, 1)
     return found if 1 <= found <= 8 else 1
 
 

@@ -18,7 +18,7 @@ PREFERENCE = 0.02  # additional cost of each further candidate position
 # Candidate positions. x: aligned with the left or right edge of the box, right of the box, left of the box;
 # y: above, below, inside at the top, inside at the bottom, above with a line between.
 _COLUMNS = [0, 1, 0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 0]
-ROWS = [0, 0, 1, 1, 2, 2, 3, 3, 2, 2, 3, 3, 4]
+_ROWS = [0, 0, 1, 1, 2, 2, 3, 3, 2, 2, 3, 3, 4]
 
 
 def place_labels(sizes: Sequence[tuple[int, int]], boxes: _Boxes, shape: tuple[int, int]) -> list[tuple[int, int]]:
@@ -65,7 +65,7 @@ def _candidates(sizes: _Boxes, boxes: _Boxes, shape: tuple[int, int]) -> _Boxes:
     h, w = sizes.T
     x0, y0, x1, y1 = boxes.T
     x = np.array((x0, x1 - w, x1, x0 - w))[_COLUMNS]  # (C, N)
-    y = np.array((y0 - h, y1, y0, y1 - h, y0 - 2 * h))[ROWS]
+    y = np.array((y0 - h, y1, y0, y1 - h, y0 - 2 * h))[_ROWS]
     x = x.clip(0, np.maximum(shape[1] - w, 0))
     y = y.clip(0, np.maximum(shape[0] - h, 0))
     corners: _Boxes = np.array((x, y, x + w, y + h), np.float32).transpose(2, 1, 0)

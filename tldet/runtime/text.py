@@ -11,7 +11,7 @@ import numpy as np
 from .drawing import Color, ink_on
 from .image_types import ImageArray
 
-PAD = 2  # pixels around a text
+_PAD = 2  # pixels around a text
 _FONT, _EM = cv2.FONT_HERSHEY_SIMPLEX, 30.0  # pixels per em at scale 1
 
 
@@ -27,8 +27,8 @@ def paint_ascii(text: str, size: int, ground: Color) -> ImageArray:
     scale, thickness = size / _EM, max(1, round(size / 12))
     plain = ascii_of(text)
     (width, _), _ = cv2.getTextSize(plain, _FONT, scale, thickness)
-    coverage = np.zeros((size + 2 * PAD, width + 2 * PAD), np.uint8)
-    cv2.putText(coverage, plain, (PAD, PAD + round(0.8 * size)), _FONT, scale, 255, thickness, cv2.LINE_AA)
+    coverage = np.zeros((size + 2 * _PAD, width + 2 * _PAD), np.uint8)
+    cv2.putText(coverage, plain, (_PAD, _PAD + round(0.8 * size)), _FONT, scale, 255, thickness, cv2.LINE_AA)
     return ink_on(coverage, ground)
 
 

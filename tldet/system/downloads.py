@@ -27,7 +27,7 @@ from tldet.system.output import make_folder, naming
 from tldet.text import counted
 
 log = logging.getLogger(__name__)
-TIMEOUT = 30.0  # seconds without a byte
+_TIMEOUT = 30.0  # seconds without a byte
 PAUSES = (1.0, 2.0, 5.0, 10.0)  # seconds before each retry after an attempt without progress
 MOST_BYTES = 1 << 38  # 256 GiB
 _BLOCK = 1 << 20
@@ -45,7 +45,7 @@ class DownloadLimits:
         most: largest number of bytes.
     """
 
-    timeout: float = TIMEOUT
+    timeout: float = _TIMEOUT
     pauses: Sequence[float] = PAUSES
     most: int = MOST_BYTES
 

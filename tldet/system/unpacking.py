@@ -20,7 +20,7 @@ from tldet.errors import DownloadError, TldetError
 from tldet.system.output import make_folder, naming
 from tldet.text import counted
 
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _BLOCK = 1 << 20
 _DAMAGED = (OSError, EOFError, ValueError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError)
 _IGNORED = ("__MACOSX", ".DS_Store")  # written by macOS
@@ -51,7 +51,7 @@ class _Entry(NamedTuple):
 
 def is_archive(name: str) -> bool:
     """Return True for the name of an archive that can be unpacked."""
-    return name.lower().endswith(SUFFIXES)
+    return name.lower().endswith(_ARCHIVES)
 
 
 def unpack(archive: Path, folder: Path, limits: UnpackLimits | None = None) -> int:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tldet.runtime.drawing import ink_on
 
 Mask = NDArray[np.uint8]
-PAD = 2  # pixels around a text
+_PAD = 2  # pixels around a text
 
 
 @lru_cache(maxsize=1024)
@@ -37,8 +37,8 @@ def render(text: str, size: int) -> Mask:
     ascent, descent = _font(_default_font(), size).getmetrics()
     runs = [("".join(part), _font(path, size)) for path, part in groupby(_readable(text), _font_with)]
     widths = [font.getlength(part) for part, font in runs]
-    image = Image.new("L", (max(1, round(sum(widths))) + 2 * PAD, ascent + descent))
-    pen, x = ImageDraw.Draw(image), float(PAD)
+    image = Image.new("L", (max(1, round(sum(widths))) + 2 * _PAD, ascent + descent))
+    pen, x = ImageDraw.Draw(image), float(_PAD)
     for (part, font), width in zip(runs, widths, strict=True):
         pen.text((x, ascent), part, fill=255, font=font, anchor="ls")
         x += width

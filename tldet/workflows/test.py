@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tldet.models.postprocess import set_nms
 from tldet.models.surgery.fuse import fuse
 from tldet.runtime.images import Reduced
 from tldet.structures.detections import Detections
+from tldet.structures.target import Target
 from tldet.system.device import pick_device
 from tldet.system.output import check_output, refuse_same, write_json
 from tldet.transfer.restore import restore
@@ -156,16 +158,16 @@ def _evaluate_tiles(
         tiles=request.tiles,
         overlap=request.overlap,
     )
-    ids: list[int] = []
+    targets: list[Target] = []
 
     def images() -> Iterator[PreparedImage]:
         for number in range(len(validation.dataset)):
             sample = validation.dataset[number]
-            ids.append(sample.target.image_id)
+            targets.append(replace(sample.target, masks=None))
             yield predictor.prepare(Reduced(np.asarray(sample.image.permute(1, 2, 0), np.uint8)))
 
     for group in predictor.stream(images(), 0.0, validation.loader.eval_batch_size):
         for number, found in group:
             assert isinstance(found, Detections)
-            validation.take(ids[number], found)
+            validation.update([targets[number]], [found])
     validation.finish()

@@ -12,7 +12,7 @@ from tests.evaluation.errors.made import CLASSES, grid_truth, perfect, results_o
 from tldet.evaluation import resample
 from tldet.evaluation.columns import GroundTruth, Results
 from tldet.evaluation.engines import hotcoco_evaluation
-from tldet.evaluation.errors.assign import BKG, BOTH, CLS, DUPE, HIT, IGNORED, KINDS, LOC, Assigned, assign_error_types
+from tldet.evaluation.errors.assign import BKG, BOTH, CLS, DUPE, HIT, IN_CROWD, KINDS, LOC, Assigned, assign_error_types
 from tldet.evaluation.errors.calibration import calibration, fit_temperature, scaled, scores_and_hits
 from tldet.evaluation.errors.confusion import confusion_matrix, confusions
 from tldet.evaluation.errors.curves import class_curves, curve, overall_curve
@@ -71,7 +71,7 @@ def test_detections_in_crowd_regions_are_ignored() -> None:
     assigned = assign_error_types(
         truth, results_of([0, 0, 0], [0, 1, 0], [[10, 10, 20, 20]] * 2 + [[200, 200, 50, 50]], [0.9, 0.8, 0.7])
     )
-    assert assigned.kinds.tolist() == [IGNORED, BKG, HIT]
+    assert assigned.kinds.tolist() == [IN_CROWD, BKG, HIT]
     assert not assigned.missed.any()
 
 

@@ -69,7 +69,7 @@ def validation(digits: Path) -> Validation:
     for number in range(len(dataset)):
         target = dataset.load(number)[1]
         scores = torch.linspace(0.2, 0.9, len(target.boxes))
-        found.take(target.image_id, Detections(target.boxes + 3 * scores[:, None], scores, target.labels))
+        found.update([target], [Detections(target.boxes + 3 * scores[:, None], scores, target.labels)])
     found.finish()
     return found
 
@@ -91,7 +91,7 @@ def test_the_best_detections_are_kept(validation: Validation, monkeypatch: pytes
     assert best.columns is kept, "the earlier validation was better"
     best.after_val(trainer(6, None))
     assert best.columns is not kept, "without a best validation, the last one"
-    monkeypatch.setattr(finished, "MOST", 1)
+    monkeypatch.setattr(finished, "_MOST", 1)
     best.after_val(trainer(8, 8))
     assert (best.columns, best.too_many) == (None, True)
 

@@ -13,7 +13,7 @@ from tldet.data.checks.records import Records
 
 _Ints = NDArray[np.int64]
 _Bools = NDArray[np.bool_]
-SAME = 0.9  # IoU above which two boxes of one class are one object
+_DUPLICATE = 0.9  # IoU above which two boxes of one class are one object
 _COVERS = 1.0  # largest distance in pixels of a covering box to the image border
 
 
@@ -55,7 +55,7 @@ def _each(records: Records, code: str, rows: _Bools, text: str, fix: str) -> Ite
 
 def check_repeated(records: Records) -> Iterator[Finding]:
     """Yield duplicate annotations: boxes of one class with an IoU above 0.9, and equal boxes of two classes."""
-    for first, second, iou in zip(*(column.tolist() for column in overlapping(records, SAME)), strict=True):
+    for first, second, iou in zip(*(column.tolist() for column in overlapping(records, _DUPLICATE)), strict=True):
         same = bool((records.boxes[first] == records.boxes[second]).all())
         one, two = (records.class_names[records.labels[row]] for row in (first, second))
         other = f"annotation {records.ids[first]}"

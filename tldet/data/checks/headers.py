@@ -14,7 +14,7 @@ from tldet.errors import DataError
 from tldet.runtime.images import END_WITHIN, JPEG_END, JPEG_START, frame_of, scan_start
 from tldet.structures.image import Size
 
-HEAD, MOST = 8192, 1 << 18  # bytes read at the start of a file; further bytes for a JPEG with long metadata
+HEAD, _MOST = 8192, 1 << 18  # bytes read at the start of a file; further bytes for a JPEG with long metadata
 ORIENTATION = 0x0112  # EXIF tag
 UPRIGHT_FIRST = 5  # EXIF orientations from here on swap width and height
 TIFF_OFFSETS, TIFF_COUNTS = (273, 324), (279, 325)  # TIFF tags: offsets and byte counts of strips and tiles
@@ -43,7 +43,7 @@ def read_header(path: Path) -> Header | None:
         with path.open("rb") as file:
             head = file.read(HEAD)
             if head.startswith(JPEG_START) and frame_of(head) is None:
-                head += file.read(MOST)  # long metadata, such as a preview image
+                head += file.read(_MOST)  # long metadata, such as a preview image
             size = file.seek(0, os.SEEK_END)
             before = file.seek(max(0, size - END_WITHIN))
             tail = file.read()

@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tldet.coco.raw import Record
 from tldet.coco.segmentations import bounds_of, drop_degenerate
 from tldet.data.checks.headers import boxes_fit
 from tldet.errors import DataError
 from tldet.structures import rle
 from tldet.structures.image import Size
 
-Record = dict[str, Any]
 _DIGITS = 6  # after the point of a side computed from an area
 _LARGEST = 1e30  # pixels; squares of larger numbers overflow in single precision
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from tldet.coco.explain import record_name
 from tldet.coco.partial_labels import LABELED
+from tldet.coco.raw import Record
 from tldet.coco.records import Annotation, Category, Image
 from tldet.coco.variants import INTEGERS, convert_one
 from tldet.data.checks.coordinates import correct_coordinates
@@ -20,7 +21,6 @@ from tldet.data.checks.findings import CODES, Finding, Repair
 from tldet.data.checks.raw_boxes import all_finite, box_numbers, check_box, stated_size
 from tldet.errors import DataError
 
-Record = dict[str, Any]
 SCHEMAS: Mapping[str, type[Any]] = {"images": Image, "categories": Category, "annotations": Annotation}
 _OPTIONAL = ("file_name", "width", "height", "name", "area", "iscrowd", LABELED)
 _NUMBERS = (*INTEGERS["images"], *INTEGERS["annotations"], "area", "iscrowd")

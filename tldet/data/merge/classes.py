@@ -20,7 +20,7 @@ from tldet.coco.text import parse
 from tldet.config.check import nearest
 from tldet.errors import DataError
 
-FORM = '{"new name": ["old name", ...], ...}'
+_FORM = '{"new name": ["old name", ...], ...}'
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def read_merge_aliases(path: Path, names: Collection[str]) -> dict[str, str]:
     try:
         groups = msgspec.convert(values, type=dict[str, list[str]])
     except msgspec.ValidationError as error:
-        raise DataError(f"{path}: aliases have the form {FORM}: {error}") from None
+        raise DataError(f"{path}: aliases have the form {_FORM}: {error}") from None
     aliases: dict[str, str] = {}
     for new, olds in groups.items():
         for old in olds:

@@ -12,7 +12,7 @@ from tldet.evaluation.columns import Bools, Floats, GroundTruth, Ints, Results, 
 from tldet.evaluation.errors.match import best_of_each, match_detections, matchable
 from tldet.evaluation.errors.overlaps import Pairs, largest, overlapping_pairs
 
-HIT, CLS, LOC, BOTH, DUPE, BKG, IGNORED = range(7)  # kinds of detections
+HIT, CLS, LOC, BOTH, DUPE, BKG, IN_CROWD = range(7)  # kinds of detections
 KINDS = ("Hit", "Cls", "Loc", "Both", "Dupe", "Bkg", "Ignored")
 FALSE = (CLS, LOC, BOTH, DUPE, BKG)  # kinds that count as false positives
 POSITIVE_IOU, BACKGROUND_IOU = 0.5, 0.1
@@ -26,7 +26,7 @@ class Assigned:
         truth: ground truth, without objects of classes that are not annotated on their image.
         results: D detections by image, best score first; at most 100 of a class on an image.
         pairs: overlaps of both.
-        kinds: (D,) HIT, an error of FALSE, or IGNORED for a detection in a crowd region.
+        kinds: (D,) HIT, an error of FALSE, or IN_CROWD for a detection in a crowd region.
         objects: (D,) row of the object that a detection matches (HIT), duplicates (DUPE), or would match if its class
             (CLS) or box (LOC) were correct; -1 if there is none.
         ious: (D,) IoU with that object.
@@ -48,7 +48,7 @@ class Assigned:
     @property
     def counted(self) -> Bools:
         """(D,) bool, False for ignored detections."""
-        return np.asarray(self.kinds != IGNORED)
+        return np.asarray(self.kinds != IN_CROWD)
 
     @property
     def hits(self) -> Bools:
@@ -77,7 +77,7 @@ def assign_error_types(
     results = best_of_each(results)
     pairs = overlapping_pairs(truth, results)
     found, used, crowded = match_detections(truth, results, matchable(truth, results, pairs, iou), iou)
-    kinds = np.where(used >= 0, HIT, np.where(crowded, IGNORED, BKG)).astype(np.int8)
+    kinds = np.where(used >= 0, HIT, np.where(crowded, IN_CROWD, BKG)).astype(np.int8)
     objects, ious = used.copy(), np.zeros(len(results))
     plain = pairs.take(~truth.crowd[pairs.objects])
     hit = plain.objects == used[plain.detections]

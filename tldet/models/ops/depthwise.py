@@ -26,16 +26,16 @@ from torch import Tensor
 Gradient = Literal["input", "weight"]
 GRADIENTS: tuple[Gradient, ...] = ("input", "weight")
 _BLOCK = 3  # kernel size whose weight gradient is fast
-Pair = tuple[int, int]
+_Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class Geometry:
     """Stride, zero padding and dilation of a convolution, as (height, width)."""
 
-    stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
+    stride: _Pair = (1, 1)
+    padding: _Pair = (0, 0)
+    dilation: _Pair = (1, 1)
 
     @classmethod
     def of(cls, kernel: Sequence[int], stride: Any, padding: Any, dilation: Any) -> Geometry | None:
@@ -54,7 +54,7 @@ class Call:
     """Shapes of one depthwise convolution: input (B, C, H, W), kernel (U, V) and geometry."""
 
     shape: tuple[int, ...]
-    kernel: Pair
+    kernel: _Pair
     geometry: Geometry
 
 
@@ -130,12 +130,12 @@ def supports(part: Gradient, kernel: Sequence[int], geometry: Geometry) -> bool:
     return (max(kernel) > _BLOCK or geometry.dilation != (1, 1)) and all(1 in axis for axis in per_axis)
 
 
-def _pair(value: Any) -> Pair:
+def _pair(value: Any) -> _Pair:
     values = (value,) if isinstance(value, int) else tuple(value)
     return (values[0], values[-1])
 
 
-def _reach(kernel: Sequence[int], geometry: Geometry) -> Pair:
+def _reach(kernel: Sequence[int], geometry: Geometry) -> _Pair:
     """Return the distance between the first and the last input element under the kernel."""
     return (geometry.dilation[0] * (kernel[0] - 1), geometry.dilation[1] * (kernel[1] - 1))
 
@@ -162,7 +162,7 @@ def _undilated(x: Tensor, grad: Tensor, kernel: Sequence[int], geometry: Geometr
     return _grids(x, wide, dilation), _grids(grad, cells, dilation)
 
 
-def _grids(x: Tensor, cells: Sequence[int], dilation: Pair) -> Tensor:
+def _grids(x: Tensor, cells: Sequence[int], dilation: _Pair) -> Tensor:
     """Reshape (B, C, H, W) to (B * d * e, C, *cells), zero-padded or cropped at the bottom right."""
     (batch, channels, height, width), (d, e) = x.shape, dilation
     x = F.pad(x, (0, cells[1] * e - width, 0, cells[0] * d - height))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tldet.errors import CheckpointError
 from tldet.integrity import problem_of
-from tldet.transfer.interop.dialects.dfine import OUTPUTS, from_dfine
+from tldet.transfer.interop.dialects.dfine import DFINE_OUTPUTS, from_dfine
 from tldet.transfer.interop.dialects.mmdet import from_mmdet
 from tldet.transfer.interop.dialects.torchvision import EPS, from_torchvision
 from tldet.transfer.interop.known import KeyLayout, Known, recognize
@@ -69,7 +69,7 @@ def foreign_in(archive: Archive) -> Foreign:
     averaged = [name for name in tensors if name.startswith("ema_")]
     state = {name: tensor for name, tensor in tensors.items() if not name.startswith("ema_")}
     prefix = detector_prefix(whole)
-    others = [name for name in archive.outlines(whole) if not name.startswith((prefix, *OUTPUTS))]
+    others = [name for name in archive.outlines(whole) if not name.startswith((prefix, *DFINE_OUTPUTS))]
     content = {} if isinstance(archive, SafeArchive) else archive.value
     return Foreign(archive.path, content, state, recognize(state), averaged, others, archive.set_aside)
 
@@ -86,7 +86,9 @@ def layout_in(archive: Archive) -> KeyLayout:
 def _bare(state: Mapping[str, Any]) -> dict[str, Any]:
     """Select the detector's entries and remove the prefix of their names."""
     prefix = detector_prefix(state)
-    return {name.removeprefix(prefix): item for name, item in state.items() if name.startswith((prefix, *OUTPUTS))}
+    return {
+        name.removeprefix(prefix): item for name, item in state.items() if name.startswith((prefix, *DFINE_OUTPUTS))
+    }
 
 
 def settings_in(content: Mapping[Any, Any], known: Known, layout: KeyLayout, path: Path) -> MmdetSettings:

@@ -63,7 +63,7 @@ INSIDE = frozenset(
     ["bbox_head", "data_preprocessor", "init_cfg", "mask_head", "roi_head", "rpn_head", "samples_per_gpu"]
 )
 STRINGS = re.compile(r"^(mmdet::|mmdet\.|torchvision://|open-mmlab://)|default_runtime(\.py)?$")
-MODULES = ("mmdet", "mmengine", "mmcv")
+_MODULES = ("mmdet", "mmengine", "mmcv")
 _SMALL = re.compile("mobilenet|shufflenet|efficientnet|_tiny|_s_|nano")  # of small networks
 # Detectors of MMDetection without a recipe -> recipe of the most similar method.
 RELATED = {
@@ -191,7 +191,7 @@ def _collect(tree: ast.Module, seen: Seen) -> list[str]:
         elif isinstance(part, ast.Dict):
             seen.names.update(text for key in part.keys if key for text in _strings(key))
     modules = _modules(tree)
-    seen.foreign |= any(module.partition(".")[0] in MODULES for module in modules)
+    seen.foreign |= any(module.partition(".")[0] in _MODULES for module in modules)
     seen.foreign |= not INSIDE.isdisjoint(seen.names) or any(STRINGS.search(text) for text in _strings(tree))
     return bases + [f"{module.rpartition('.')[2]}.py" for module in modules if "_base_" in module]
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from html import escape
 from typing import Any
 
-Row = tuple[float, float, float, float, int, float, str, str]
+DrawnRow = tuple[float, float, float, float, int, float, str, str]
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class GalleryImage:
     name: str
     width: int
     height: int
-    objects: Sequence[Row] = field(default=())
-    detections: Sequence[Row] = field(default=())
+    objects: Sequence[DrawnRow] = field(default=())
+    detections: Sequence[DrawnRow] = field(default=())
     source: str = ""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-Row = tuple[float, float, float, float, int, float, bool, str]
+ViewRow = tuple[float, float, float, float, int, float, bool, str]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class View:
     width: int
     height: int
     source: str
-    rows: Sequence[Row]
+    rows: Sequence[ViewRow]
 
 
 @dataclass(frozen=True)

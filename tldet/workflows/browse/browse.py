@@ -24,7 +24,7 @@ from tldet.text import counted
 from tldet.visualize.page.document import Section, asset, document
 from tldet.visualize.page.images import jpeg_url, mask_outline
 from tldet.visualize.page.tables import Table
-from tldet.visualize.page.views import Row, View, ViewedImage, views_gallery
+from tldet.visualize.page.views import View, ViewedImage, ViewRow, views_gallery
 from tldet.workflows.browse.request import BrowseRequest
 from tldet.workflows.browse.statistics import class_table, plots
 from tldet.workflows.requests import takes
@@ -147,7 +147,7 @@ def _viewed(
     return ViewedImage(plain.file_names[int(plain.positions[position])], views)
 
 
-def _view(title: str, image: ImageArray, rows: Sequence[Row]) -> View:
+def _view(title: str, image: ImageArray, rows: Sequence[ViewRow]) -> View:
     """Return an image with its boxes, scaled down for the page; boxes stay in pixels of the original image."""
     height, width = image.shape[:2]
     size = fitted_size((height, width), _SHORT, _LONG)
@@ -155,13 +155,13 @@ def _view(title: str, image: ImageArray, rows: Sequence[Row]) -> View:
     return View(title, width, height, jpeg_url(small, _QUALITY), rows)
 
 
-def _rows(target: Target) -> list[Row]:
+def _rows(target: Target) -> list[ViewRow]:
     boxes, labels, ignore = (np.asarray(one) for one in (target.boxes, target.labels, target.ignore))
     masks = [None] * len(boxes) if target.masks is None else list(np.asarray(target.masks))
     return [_row(boxes[row], int(labels[row]), -1.0, bool(ignore[row]), masks[row]) for row in range(len(boxes))]
 
 
-def _predicted(detector: Any, image: ImageArray, classes: Sequence[str]) -> list[Row]:
+def _predicted(detector: Any, image: ImageArray, classes: Sequence[str]) -> list[ViewRow]:
     found = detector.predict([image], score=_LEAST_SCORE)[0]
     labels = [classes.index(detector.class_names[label]) for label in found.labels.tolist()]
     boxes = np.asarray(found.boxes.cpu())
@@ -171,7 +171,7 @@ def _predicted(detector: Any, image: ImageArray, classes: Sequence[str]) -> list
     ]
 
 
-def _row(box: NDArray[Any], label: int, score: float, ignored: bool, mask: NDArray[np.uint8] | None) -> Row:
+def _row(box: NDArray[Any], label: int, score: float, ignored: bool, mask: NDArray[np.uint8] | None) -> ViewRow:
     x0, y0, x1, y1 = (round(float(value), 1) for value in box)
     outline = "" if mask is None else mask_outline(mask)
     return x0, y0, round(x1 - x0, 1), round(y1 - y0, 1), label, round(score, 3), ignored, outline

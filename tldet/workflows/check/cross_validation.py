@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tldet.coco.reader import read_coco
 from tldet.data.checks.findings import Finding
 from tldet.data.checks.records import Records
 from tldet.errors import ConfigError, DataError
@@ -17,7 +18,7 @@ from tldet.inference.loading import load
 from tldet.system.inputs import is_file, read_file
 from tldet.workflows.check.label_errors import label_errors
 from tldet.workflows.check.request import CheckRequest
-from tldet.workflows.split.split import REPORT, split
+from tldet.workflows.split.split import SPLIT_REPORT, split
 from tldet.workflows.training.finetune import finetune
 
 log = logging.getLogger(__name__)
@@ -64,8 +65,8 @@ def _write_folds(request: CheckRequest, records: Records, out: Path, count: int)
         ConfigError: the folder contains folds of other data.
     """
     data = request.data if records.sources else records.file
-    if is_file(out / REPORT):
-        report = json.loads(read_file(out / REPORT, DataError))
+    if is_file(out / SPLIT_REPORT):
+        report = json.loads(read_file(out / SPLIT_REPORT, DataError))
         same = report["data"] == str(data) and len(report["parts"]) == 2 * count
         if not same:
             raise ConfigError(f"{out}: contains the folds of another check; choose another --runs or remove it")
@@ -82,6 +83,6 @@ def _write_folds(request: CheckRequest, records: Records, out: Path, count: int)
 
 def _positions(records: Records, path: Path) -> list[int]:
     """Return the positions of the images of a fold."""
-    ids = [image["id"] for image in json.loads(read_file(path, DataError))["images"]]
+    ids = [image.id for image in read_coco(path).images]
     found: list[int] = np.flatnonzero(np.isin(records.image_ids, ids)).tolist()
     return found

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tldet.exporting.files import OPSET, SUFFIXES, exported_files, format_model, onnx_model, write_export, write_model
-from tldet.exporting.graph import INPUTS, GraphOptions, output_names, prepare_for_tracing, trace_graph
+from tldet.exporting.graph import GraphOptions, output_names, prepare_for_tracing, trace_graph
 from tldet.models.detector import Detector
 from tldet.models.postprocess import set_nms
 from tldet.runtime.metadata import METADATA_VERSION
+from tldet.runtime.session import INPUTS
 from tldet.system.inputs import file_hash
 from tldet.system.output import check_output, make_folder
 from tldet.transfer.restore import restore
@@ -64,7 +65,7 @@ def export(request: ExportRequest) -> ExportResult:
 def _write(result: ExportResult, work: ExportData, request: ExportRequest, options: GraphOptions, limit: float) -> None:
     """Trace the detector and write the file."""
     detector = prepare_for_tracing(copy.deepcopy(work.detector), half=request.precision == "fp16")
-    names = INPUTS, output_names(detector, options)
+    names = tuple(INPUTS), output_names(detector, options)
     metadata = _metadata(work, options, request.precision, result.before)
     program = trace_graph(detector, options)
     if request.format == "tensorrt":

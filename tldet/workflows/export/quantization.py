@@ -12,11 +12,11 @@ import torch
 
 from tldet.errors import ConfigError
 from tldet.exporting.files import SUFFIXES, write_model
-from tldet.exporting.graph import INPUTS
 from tldet.exporting.quantize import INT8_FORMATS, Inputs, Quantizer, load_nncf
 from tldet.exporting.search import Quantization, SearchOptions, search
 from tldet.exporting.verify import detection_distance
 from tldet.inference.runtimes.exported import ExportedDetector, graph_inputs, load_exported
+from tldet.runtime.session import INPUTS
 from tldet.structures.batch import Batch
 from tldet.text import counted
 from tldet.workflows.export.calibration import SEED

@@ -21,7 +21,7 @@ from tldet.workflows.command_requests import TestRequest
 from tldet.workflows.evaluation_data import EvaluationData
 from tldet.workflows.extend.data import TRAIN, VAL, ExtendData, prepare_data
 from tldet.workflows.extend.inputs import DATA, WRITTEN, find_input
-from tldet.workflows.extend.report import NO_GROUND_TRUTH, REPORT, ClassMetrics, ExtendReport, read_report
+from tldet.workflows.extend.report import EXTEND_REPORT, NO_GROUND_TRUTH, ClassMetrics, ExtendReport, read_report
 from tldet.workflows.extend.request import ExtendRequest
 from tldet.workflows.extend.settings import extended_config, trained_config
 from tldet.workflows.requests import takes
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 _NOTE = "# Written by `tldet extend`; resume with `tldet extend --out {folder} --resume`.\n"
 # Files that a new run writes to its folder.
-_STARTED = (*(f"{DATA}/{name}" for name in (TRAIN, VAL, *WRITTEN)), REPORT, *SPLIT)
+_STARTED = (*(f"{DATA}/{name}" for name in (TRAIN, VAL, *WRITTEN)), EXTEND_REPORT, *SPLIT)
 
 
 @takes(ExtendRequest)

@@ -17,17 +17,17 @@ from tldet.text import table_as_html
 if TYPE_CHECKING:
     from rich.table import Table
 
-REPORT = "extend.json"
+EXTEND_REPORT = "extend.json"
 NO_GROUND_TRUTH = -1.0
-Metrics = Mapping[str, float]  # by class name
+_ByClass = Mapping[str, float]  # by class name
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
     """AP and AP50 of each class by name, -1 without ground truth."""
 
-    AP: Metrics = field(default_factory=dict)
-    AP50: Metrics = field(default_factory=dict)
+    AP: _ByClass = field(default_factory=dict)
+    AP50: _ByClass = field(default_factory=dict)
 
     @classmethod
     def of(cls, result: CocoResult) -> ClassMetrics:
@@ -83,7 +83,7 @@ class ExtendReport:
         Raises:
             DataError: the file cannot be written.
         """
-        write_json(Path(folder) / REPORT, self.to_dict(), indent=2)
+        write_json(Path(folder) / EXTEND_REPORT, self.to_dict(), indent=2)
 
     def table(self) -> Table:
         """Return the table of all classes, with means of old and of new classes."""
@@ -115,7 +115,7 @@ def read_report(folder: Path) -> ExtendReport:
     Raises:
         DataError: there is no report, or it is damaged.
     """
-    path = folder / REPORT
+    path = folder / EXTEND_REPORT
     try:
         stored = json.loads(path.read_bytes())
         before, after = (ClassMetrics(**stored[key]) for key in ("before", "after"))

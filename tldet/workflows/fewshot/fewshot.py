@@ -13,7 +13,7 @@ from tldet.workflows.fewshot.second import open_base, second_phase
 from tldet.workflows.fewshot.summary import FewShotReport, group_metrics
 from tldet.workflows.requests import takes
 from tldet.workflows.study.execute import execute, finetuned
-from tldet.workflows.study.job_queue import JobQueue, Result, run_sequential
+from tldet.workflows.study.job_queue import JobQueue, JobResult, run_sequential
 
 FEWSHOT_NAME = "fewshot.json"  # in the output directory
 
@@ -54,7 +54,7 @@ def _executed(request: FewShotRequest) -> FewShotReport:
     return _report(setup, base, run_sequential(jobs, lambda job: execute(job, console, second_phase)))
 
 
-def _report(setup: Setup, base: Result, runs: list[Result]) -> FewShotReport:
+def _report(setup: Setup, base: JobResult, runs: list[JobResult]) -> FewShotReport:
     names = (setup.base_classes, setup.novel)
     factors = ("variant", "shots", "seed")
     return FewShotReport(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 
 from tldet import checkpoint
 from tldet.coco.partial_labels import LABELED
+from tldet.coco.raw import read_field
 from tldet.config import read_config
 from tldet.data.index import AnnotationIndex
 from tldet.data.relabeled import coco_type
@@ -58,7 +58,7 @@ def second_phase(job: Job, console: Console | None = None) -> Outcome:
 
 
 def _log_shots(job: Job) -> None:
-    record = json.loads(Path(job.call["train"]).read_bytes())[ORIGIN]
+    record = read_field(Path(job.call["train"]), ORIGIN)
     further = "treated as background" if record["as_background"] else f"ignored ({LABELED})"
     counts = record["counts"]
     shots = counted(counts["objects"], "object"), counted(counts["images"], "image")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _Result = Mapping[str, Any]  # of a run
-FIELDS = {"AP": "per_class", "AP50": "per_class_ap50"}  # metric and the field of its values per class
+_FIELDS = {"AP": "per_class", "AP50": "per_class_ap50"}  # metric and the field of its values per class
 _SHOWN = ("base_AP", "novel_AP", "novel_AP50")
 
 
@@ -45,7 +45,7 @@ def group_metrics(result: _Result, base: Sequence[str], novel: Sequence[str]) ->
     """Return ``base_AP``, ``base_AP50``, ``novel_AP``, ``novel_AP50`` of a run; -1 without ground truth."""
     names = {"base": base, "novel": novel}
     return {
-        f"{group}_{key}": mean_over(result[field], names[group]) for group in names for key, field in FIELDS.items()
+        f"{group}_{key}": mean_over(result[field], names[group]) for group in names for key, field in _FIELDS.items()
     }
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import msgspec
 
+from tldet.coco.raw import read_part_texts
+from tldet.coco.reader import read_coco
+from tldet.coco.records import Image
 from tldet.data.formats.prepare import check_files, complete
 from tldet.data.formats.records import Dataset, ImageRecord
 from tldet.data.formats.source import SourceOptions, read_source
@@ -34,15 +37,6 @@ class Arranged:
 
     annotations: dict[str | None, Path]
     notes: tuple[str, ...] = ()
-
-
-class _Image(msgspec.Struct):
-    id: int
-    file_name: str
-
-
-class _Object(msgspec.Struct):
-    image_id: int
 
 
 def arrange(source: DatasetSource, files: Path, out: Path) -> Arranged:
@@ -110,12 +104,14 @@ def _coco(source: DatasetSource, files: Path, out: Path) -> Arranged:
         if not is_folder(folder):
             raise DataError(f"{source.name}: the downloaded files do not contain the folder {source.images[split]}")
         present = {path.name for path in folder.iterdir()}
-        content = read_file(files / name, DataError)
+        path = files / name
         if source.only_present:
-            content, left_out = restricted(content, present, name)
+            content, left_out = restricted(path, present, name)
             if left_out:
                 notes.append(f"{split}: {counted(left_out, 'image')} of {name} not downloaded and left out")
-        _check_present(content, present, name)
+        else:
+            content = read_file(path, DataError)
+            _check_present(path, present, name)
         shutil.rmtree(out / folder.name, ignore_errors=True)  # of an interrupted call
         _move(folder, out / folder.name)
         written[split] = out / "annotations" / Path(name).name
@@ -125,28 +121,19 @@ def _coco(source: DatasetSource, files: Path, out: Path) -> Arranged:
     return Arranged(written, tuple(notes))
 
 
-def _check_present(content: bytes, present: Collection[str], name: str) -> None:
-    missing = [image.file_name for _, image in _images(content, name) if image.file_name not in present]
+def _check_present(path: Path, present: Collection[str], name: str) -> None:
+    missing = [image.file_name for image in read_coco(path, name).images if image.file_name not in present]
     if missing:
         raise DataError(f"{name}: {counted(len(missing), 'image')} missing, the first is {missing[0]}")
 
 
-def _images(content: bytes, name: str) -> list[tuple[msgspec.Raw, _Image]]:
-    try:
-        whole = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
-        raws = msgspec.json.decode(whole["images"], type=list[msgspec.Raw])
-        return [(raw, msgspec.json.decode(raw, type=_Image)) for raw in raws]
-    except (msgspec.DecodeError, KeyError) as error:
-        raise DataError(f"{name}: is not COCO JSON ({error})") from None
-
-
-def restricted(content: bytes, present: Collection[str], name: str) -> tuple[bytes, int]:
+def restricted(path: Path, present: Collection[str], name: str) -> tuple[bytes, int]:
     """Remove images that are not present, and their objects, from a COCO JSON.
 
     All other values are kept byte by byte.
 
     Args:
-        content: the JSON.
+        path: the JSON.
         present: file names of the images that exist.
         name: name in messages.
 
@@ -156,16 +143,13 @@ def restricted(content: bytes, present: Collection[str], name: str) -> tuple[byt
     Raises:
         DataError: the content is not COCO JSON, or no image is present.
     """
-    images = _images(content, name)
-    kept = [(raw, image) for raw, image in images if image.file_name in present]
-    if not kept:
+    there: list[bool] = []
+
+    def keep(image: Image) -> bool:
+        there.append(image.file_name in present)
+        return there[-1]
+
+    part = read_part_texts(path, name, keep)
+    if not any(there):
         raise DataError(f"{name}: none of its images was downloaded")
-    ids = {image.id for _, image in kept}
-    try:
-        whole = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
-        objects = msgspec.json.decode(whole["annotations"], type=list[msgspec.Raw])
-        chosen = [raw for raw in objects if msgspec.json.decode(raw, type=_Object).image_id in ids]
-    except (msgspec.DecodeError, KeyError) as error:
-        raise DataError(f"{name}: is not COCO JSON ({error})") from None
-    parts = {"images": [raw for raw, _ in kept], "annotations": chosen}
-    return msgspec.json.encode({**whole, **parts}), len(images) - len(kept)
+    return msgspec.json.encode(part), there.count(False)

@@ -15,7 +15,7 @@ from tldet.system.output import replacing
 from tldet.workflows.predict.outputs import OutputPaths
 
 Lines = Callable[[], Iterable[Mapping[str, Any]]]  # returns the results of all images and frames in order
-ROWS = 50_000  # per Parquet row group
+_ROWS = 50_000  # per Parquet row group
 
 
 def require_parquet(path: Path | None) -> None:
@@ -123,7 +123,7 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, Any]]) -> None:
     schema = pa.schema([*named, *numbers, *masks])
     left = chain(first, rows)
     with replacing(path) as file, parquet.ParquetWriter(file, schema) as writer:
-        while group := [_row(one) for one in islice(left, ROWS)]:
+        while group := [_row(one) for one in islice(left, _ROWS)]:
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 

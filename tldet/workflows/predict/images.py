@@ -10,7 +10,7 @@ from tldet.data.images import read_image
 from tldet.errors import DataError
 from tldet.inference.predictor import Predictor
 from tldet.inference.sources import InputSource
-from tldet.inference.stream import PreparedImage, Result
+from tldet.inference.stream import PreparedImage, StreamResult
 from tldet.inference.threads import BackgroundWorker, mapped
 from tldet.runtime.images import Reduced
 from tldet.structures.detections import Detections
@@ -20,7 +20,7 @@ from tldet.workflows.predict.outputs import write_image
 from tldet.workflows.predict.results import ResultsWriter
 
 MOST_READERS = 8  # threads that decode images
-AHEAD = 2  # images decoded in advance, in addition to one per thread; an image may take 100 MB
+_AHEAD = 2  # images decoded in advance, in addition to one per thread; an image may take 100 MB
 WRITTEN_BEHIND = 8  # maximum number of images waiting to be written
 
 
@@ -82,7 +82,7 @@ class ImageRun:
     def _items(self, sources: Sequence[InputSource]) -> Iterator[PreparedImage | DataError]:
         """Yield the images for the detector, read in advance."""
         readers = max(1, min(MOST_READERS, (os.cpu_count() or 1) // 2))
-        for number, read in enumerate(mapped(self._read, sources, readers, readers + AHEAD)):
+        for number, read in enumerate(mapped(self._read, sources, readers, readers + _AHEAD)):
             self._open[number] = read
             yield read.item
 
@@ -94,7 +94,7 @@ class ImageRun:
         except DataError as error:
             return _Read(source, error)
 
-    def _write(self, given: tuple[_Read, Result]) -> None:
+    def _write(self, given: tuple[_Read, StreamResult]) -> None:
         """Write the outputs of an image; its line in the JSON Lines file is written last."""
         read, found = given
         if isinstance(found, DataError):

@@ -26,7 +26,7 @@ from tldet.errors import DataError, OutputError
 from tldet.system.inputs import is_file, require_file
 from tldet.system.output import make_folder, naming
 
-VERSION = 1
+JSONL_VERSION = 1
 WHOLE = -1  # frame number of an image
 
 
@@ -114,7 +114,7 @@ def scan_results(path: Path) -> Scan:
                 found.torn = len(text)
                 break
             found.end += len(text)
-    if found.end and found.run.get("version") != VERSION:
+    if found.end and found.run.get("version") != JSONL_VERSION:
         raise DataError(f"{path}: is not a JSON Lines file of tldet predict (no run settings of version 1 in line 1)")
     return found
 

@@ -19,7 +19,7 @@ from tldet.system.inputs import file_hash, is_file
 from tldet.text import counted
 from tldet.workflows.options import flag
 from tldet.workflows.predict.formats import require_parquet
-from tldet.workflows.predict.jsonl import VERSION, JsonlWriter, Scan
+from tldet.workflows.predict.jsonl import JSONL_VERSION, JsonlWriter, Scan
 from tldet.workflows.predict.numbering import Numbering
 from tldet.workflows.predict.outputs import OutputPaths
 from tldet.workflows.predict.request import PredictRequest
@@ -89,7 +89,7 @@ class PredictPlan:
     def _settings(self, predictor: Predictor, categories: Mapping[int, str]) -> dict[str, Any]:
         """Return the settings that results depend on, as plain JSON values."""
         return {
-            "version": VERSION,
+            "version": JSONL_VERSION,
             "tldet": __version__,
             "checkpoint_sha256": file_hash(Path(self.request.checkpoint)),
             "precision": predictor.precision.name,

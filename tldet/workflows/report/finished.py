@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 REPORT_NAME, CURVES_NAME, SAMPLES_NAME = "report.html", "curves.png", "samples"
-MOST, MOST_IMAGES = 500_000, 50_000  # largest numbers of detections and images of a report with metrics
+_MOST, MOST_IMAGES = 500_000, 50_000  # largest numbers of detections and images of a report with metrics
 _SECONDS = 60.0  # if the last validation took longer, the best weights are not evaluated again
 _IMAGES, _SAMPLES = 24, 8
 _QUALITY = 90  # JPEG quality of samples
@@ -73,7 +73,7 @@ class BestDetections:
         if self.validation is None or not runner.world.main or runner.state.best_step not in (None, runner.state.step):
             return
         columns = [one.added() for one in self.validation.evaluators]
-        self.too_many = len(columns[0][1]) > MOST or len(columns[0][0].image_ids) > MOST_IMAGES
+        self.too_many = len(columns[0][1]) > _MOST or len(columns[0][0].image_ids) > MOST_IMAGES
         self.columns = None if self.too_many else columns
 
     def source(self, folder: Path, checkpoint: Path | None) -> DetectionSource | None:

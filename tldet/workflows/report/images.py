@@ -17,7 +17,7 @@ from tldet.structures import rle
 from tldet.structures.image import ImageArray, Size
 from tldet.text import counted
 from tldet.visualize.page.document import Section
-from tldet.visualize.page.gallery import GalleryImage, Row, gallery
+from tldet.visualize.page.gallery import DrawnRow, GalleryImage, gallery
 from tldet.visualize.page.images import jpeg_url, mask_outline
 from tldet.workflows.report.source import Reader
 
@@ -88,7 +88,7 @@ def image_name(found: Analysis, rank: int) -> str:
     return (names[rank] if names else None) or f"image id {found.truth.image_ids[rank]}"
 
 
-def _rows(columns: Any, rows: Ints, scores: Any, kinds: Sequence[str], size: Size) -> list[Row]:
+def _rows(columns: Any, rows: Ints, scores: Any, kinds: Sequence[str], size: Size) -> list[DrawnRow]:
     """Return objects or detections as rows of a gallery."""
     shown = []
     for row, kind in zip(rows.tolist(), kinds, strict=True):

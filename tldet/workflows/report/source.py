@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tldet.coco.records import name_of
+from tldet.engine.logging import LOG_NAME
 from tldet.errors import CheckpointError, DataError
 from tldet.evaluation.columns import GroundTruth, Results
 from tldet.evaluation.loading import load_ground_truth, load_results
 from tldet.structures.image import ImageArray
 from tldet.system.inputs import is_folder
+from tldet.workflows.training.run_folder import BEST_NAME
 
 if TYPE_CHECKING:
     from tldet.workflows.report.request import ReportOptions
     from tldet.workflows.training.datasets import AnyDataset
 
-BEST_NAME, LOG_NAME = "best.pt", "log.jsonl"  # in the folder of a run
 Reader = Callable[[int], ImageArray | None]
 
 

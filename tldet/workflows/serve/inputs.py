@@ -16,7 +16,7 @@ from fastapi import HTTPException, Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException
 
-FIELDS = ("image", "file")  # names of form fields
+_FIELDS = ("image", "file")  # names of form fields
 RAW = ("", "application/octet-stream", "binary/octet-stream")
 URL_SECONDS = 10  # without a response
 _BLOCK = 1 << 16
@@ -30,7 +30,7 @@ async def form_image(request: Request) -> bytes:
     """
     try:
         async with request.form(max_files=4, max_fields=16) as form:
-            given = next((form[name] for name in FIELDS if name in form), None)
+            given = next((form[name] for name in _FIELDS if name in form), None)
             if isinstance(given, UploadFile):
                 return await given.read()
     except (MultiPartException, ValueError, KeyError) as error:

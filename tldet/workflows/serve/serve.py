@@ -14,7 +14,7 @@ from tldet.workflows.requests import takes
 from tldet.workflows.serve.request import ServeRequest
 
 log = logging.getLogger(__name__)
-MODULES = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
+_MODULES = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
 IDLE_SECONDS = 15  # after which an idle connection is closed
 GRACE = 2  # seconds between the time limit of a request and closing its connection, so that the error can be sent
 
@@ -26,7 +26,7 @@ def serve(request: ServeRequest) -> None:
     Raises:
         TldetError: the checkpoint is invalid, a package is missing, or the address cannot be used.
     """
-    if missing := [package for module, package in MODULES.items() if find_spec(module) is None]:
+    if missing := [package for module, package in _MODULES.items() if find_spec(module) is None]:
         raise ConfigError(f"{', '.join(missing)} {are(len(missing))} not installed: pip install 'tldet[serve]'")
     listening = _listening(request.host, request.port)
     try:

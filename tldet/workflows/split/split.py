@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 log = logging.getLogger(__name__)
-REPORT = "split_report.json"  # in the output directory
+SPLIT_REPORT = "split_report.json"  # in the output directory
 _HOW = "--group-by must be folder, field:NAME or name:REGEX"
 
 
@@ -95,7 +95,7 @@ def split(request: SplitRequest) -> SplitReport:
     with locked(folder), progress_bars(request.console) as progress:
         _refuse_earlier(folder)
         report = _divided(request, source, shares, folder, progress)
-        write_json(folder / REPORT, asdict(report), indent=2)
+        write_json(folder / SPLIT_REPORT, asdict(report), indent=2)
     _show(report, request.console)
     log.info("saved to %s", folder)
     return report
@@ -140,7 +140,7 @@ def _source(request: SplitRequest) -> Split:
 
 def _refuse_earlier(folder: Path) -> None:
     if is_file(folder) or (is_folder(folder) and not is_unused(folder)):
-        what = "contains an earlier split" if is_file(folder / REPORT) else "is not empty"
+        what = "contains an earlier split" if is_file(folder / SPLIT_REPORT) else "is not empty"
         raise OutputError(f"{folder}: {what}; choose another --out or remove it")
 
 

@@ -151,9 +151,7 @@ class OwnData:
 
     def truth(self) -> GroundTruth:
         """See :class:`StudyData`."""
-        truth = ground_truth(self.validation, "bbox")
-        assert isinstance(truth, GroundTruth)
-        return truth
+        return ground_truth(self.validation, "bbox")
 
 
 def own_study_data(recipe: Config, request: ExperimentRequest) -> OwnData:
@@ -192,9 +190,7 @@ def truth_of(job: Job, kind: Type, checkpoint: str | Path) -> GroundTruth:
         return load_ground_truth(job.val[0], kind)
     found = checkpoint_outline(Path(checkpoint))
     dataset = build_dataset(found["config"]["data"]["val"], 0, tuple(found["meta"]["class_names"]), path="data.val")
-    truth = ground_truth(dataset, kind)
-    assert isinstance(truth, GroundTruth)
-    return truth
+    return ground_truth(dataset, kind)
 
 
 def _fingerprint(index: AnnotationIndex) -> str:

@@ -19,13 +19,13 @@ from tldet.errors import TldetError
 from tldet.text import are, counted
 from tldet.workflows.study.job import Job, refuse_shared_folders
 
-Result = dict[str, Any]
+JobResult = dict[str, Any]
 
 
 class Process(Protocol):
     """A run in a process of its own."""
 
-    def poll(self) -> Result | None:
+    def poll(self) -> JobResult | None:
         """Return the result of a finished run, else None; raise the TldetError of a failed run."""
 
     def ask_to_stop(self) -> None:
@@ -55,7 +55,7 @@ class JobQueue:
     log: Callable[[str], None] = lambda _: None
     clock: Callable[[], float] = time.monotonic
     cost: Callable[[Job], float] = lambda _: 1.0
-    results: dict[int, Result] = field(default_factory=dict)
+    results: dict[int, JobResult] = field(default_factory=dict)
     _started: set[int] = field(default_factory=set)
     _timing: set[str] = field(default_factory=set)  # variants whose number of steps is being determined
     _seconds: float = 0.0  # of the runs that this queue has executed
@@ -88,7 +88,7 @@ class JobQueue:
         self.log(f"run {number + 1}/{len(self.jobs)}: {job.name}{self._eta()}")
         return self.clock()
 
-    def finish(self, number: int, result: Result, started: float) -> None:
+    def finish(self, number: int, result: JobResult, started: float) -> None:
         """Store the result of a run."""
         self.results[number] = result
         self._timing.discard(self.jobs[number].variant)
@@ -100,7 +100,7 @@ class JobQueue:
         """True if every run has a result."""
         return len(self.results) == len(self.jobs)
 
-    def ordered(self) -> list[Result]:
+    def ordered(self) -> list[JobResult]:
         """Return the results in the order of the jobs."""
         return [self.results[number] for number in sorted(self.results)]
 
@@ -125,7 +125,7 @@ class JobQueue:
         return f", {len(self.results)} finished, eta {duration(left)}"
 
 
-def run_sequential(jobs: JobQueue, run: Callable[[Job], Result]) -> list[Result]:
+def run_sequential(jobs: JobQueue, run: Callable[[Job], JobResult]) -> list[JobResult]:
     """Execute all missing runs in this process, one after the other.
 
     Args:
@@ -166,7 +166,7 @@ def run_parallel(
     slots: int,
     *,
     wait: Callable[[], None] = lambda: time.sleep(0.5),
-) -> list[Result]:
+) -> list[JobResult]:
     """Execute all missing runs in processes of their own.
 
     Args:

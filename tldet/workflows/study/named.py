@@ -23,7 +23,7 @@ from tldet.workflows.training.schema import checked_settings
 _EQUAL = ("patience", "cfg_options")  # options that variants must not set; config keys are given directly
 _QUOTES = ("'", '"')
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
-FORM = "NAME=KEY=VALUE[,KEY=VALUE...]"
+_FORM = "NAME=KEY=VALUE[,KEY=VALUE...]"
 
 
 def named_variants(texts: Sequence[str], model: str) -> dict[str, Variant]:
@@ -41,7 +41,7 @@ def named_variants(texts: Sequence[str], model: str) -> dict[str, Variant]:
     for text in texts:
         name, _, settings = text.partition("=")
         if not re.fullmatch(r"[\w.+-]+", name) or name.startswith("."):
-            raise ConfigError(f"{text!r}: must have the form {FORM}, with a name of letters, digits and . + - _")
+            raise ConfigError(f"{text!r}: must have the form {_FORM}, with a name of letters, digits and . + - _")
         if name in variants:
             raise ConfigError(f"{text!r}: {name} is given twice")
         variants[name] = _variant(name, settings)
@@ -85,7 +85,7 @@ def _pairs(name: str, text: str) -> list[tuple[str, str]]:
     """Split ``a=1,b=[2, 3]`` into keys and values."""
     pairs = [(key.strip(), value.strip()) for key, _, value in (part.partition("=") for part in _split(text))]
     if wrong := next((key for key, value in pairs if not key or not value), None):
-        raise ConfigError(f"variant {name}: {wrong} has no value; the form is {FORM}")
+        raise ConfigError(f"variant {name}: {wrong} has no value; the form is {_FORM}")
     keys = [key.replace("-", "_") for key, _ in pairs]
     if twice := next((key for key in keys if keys.count(key) > 1), None):
         raise ConfigError(f"variant {name}: {twice} is given twice")

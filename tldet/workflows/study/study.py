@@ -10,7 +10,7 @@ from tldet.errors import ConfigError, DataError
 from tldet.evaluation.power_law import FARTHEST
 from tldet.system.locks import locked
 from tldet.workflows.study.execute import execute, up_to_date
-from tldet.workflows.study.job_queue import JobQueue, Result, run_parallel, run_sequential
+from tldet.workflows.study.job_queue import JobQueue, JobResult, run_parallel, run_sequential
 from tldet.workflows.study.named import check_jobs, named_variants
 from tldet.workflows.study.plan import StudyPlan, make_plan
 from tldet.workflows.study.report import (
@@ -109,7 +109,7 @@ def _numbers(plan: StudyPlan, predict: Sequence[int]) -> list[int]:
     return list(predict) or [factor * most for factor in FACTORS]
 
 
-def _run(plan: StudyPlan, console: Console | None, *, here: bool) -> list[Result]:
+def _run(plan: StudyPlan, console: Console | None, *, here: bool) -> list[JobResult]:
     """Execute all runs: in parallel on several GPUs, or one after the other if the device is chosen (``here``)."""
     log = (lambda line: console.rule(line)) if console is not None else (lambda _: None)
     jobs, devices = JobQueue(plan.jobs, log), gpus()

@@ -15,7 +15,7 @@ import torch
 from tldet import errors
 from tldet.components import external_modules
 from tldet.errors import TldetError, TrainingError
-from tldet.plugins import import_plugins
+from tldet.plugins import FOLDERS, import_plugins
 from tldet.system.output import write_json
 from tldet.system.signals import stop_signals
 from tldet.workflows.study.execute import execute
@@ -80,7 +80,7 @@ class Worker:
 
 def _environment(gpu: str) -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[3])
-    external = [path for path in sys.path if path] if external_modules() else []  # their locations
+    external = [path for path in (*sys.path, *FOLDERS) if path] if external_modules() else []  # their locations
     paths = dict.fromkeys([root, *external, *filter(None, [os.environ.get("PYTHONPATH")])])
     return {**os.environ, "CUDA_VISIBLE_DEVICES": gpu, "PYTHONPATH": os.pathsep.join(paths)}
 

@@ -20,7 +20,7 @@ AUTO = ["auto"]
 STANDARD_FROM, STRONG_FROM = 10, 80
 # Images per second, to estimate the passes of a run whose length is given in minutes. A rough estimate is sufficient,
 # because the limits above differ by a factor of 8.
-RATES = {("cpu", "small"): 8.0, ("cpu", "large"): 1.0, ("gpu", "small"): 100.0, ("gpu", "large"): 30.0}
+_RATES = {("cpu", "small"): 8.0, ("cpu", "large"): 1.0, ("gpu", "small"): 100.0, ("gpu", "large"): 30.0}
 
 
 def parse_transforms(listed: Augment, *, masks: bool = False) -> Steps:
@@ -77,7 +77,7 @@ def choose_preset(images: int, batch: int, length: Length, *, fast: bool, small:
     elif length.unit == "steps":
         passes = length.value * batch / images
     else:
-        passes = 60 * length.value * RATES["gpu" if fast else "cpu", "small" if small else "large"] / images
+        passes = 60 * length.value * _RATES["gpu" if fast else "cpu", "small" if small else "large"] / images
     chosen = "light" if passes < STANDARD_FROM else "standard" if passes < STRONG_FROM else "strong"
     estimated = ", estimated" if length.unit == "minutes" else ""
     count = f"{passes:.3g} {'pass' if f'{passes:.3g}' == '1' else 'passes'}"

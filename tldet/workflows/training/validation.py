@@ -19,6 +19,7 @@ from tldet.inference.runtimes.exported import ExportedDetector
 from tldet.structures.batch import Batch
 from tldet.structures.detections import Detections
 from tldet.structures.image import ImageArray
+from tldet.structures.target import Target
 from tldet.system.out_of_memory import Smaller
 from tldet.visualize.drawing import draw
 from tldet.workflows.training.datasets import AnyDataset, ground_truth
@@ -44,8 +45,7 @@ class Validation:
         ids = [None if key < 0 else key for key in dataset.category_ids]
         kinds: list[Type] = ["segm", "bbox"] if settings.type == "segm" else ["bbox"]
         self.evaluators = [
-            CocoEvaluator(ground_truth(dataset, kind), category_ids=ids, type=kind, engine=settings.engine, quiet=True)
-            for kind in kinds
+            CocoEvaluator(ground_truth(dataset, kind), category_ids=ids, engine=settings.engine) for kind in kinds
         ]
         self.result: CocoResult | None = None
         self.drawn = 0  # number of images to draw
@@ -99,23 +99,23 @@ class Validation:
         self.result, *boxes = [evaluator.compute() for evaluator in self.evaluators]
         self.result.bbox = boxes[0] if boxes else None
 
-    def take(self, image_id: int, found: Detections) -> None:
-        """Take the detections on an image.
+    def update(self, targets: Sequence[Target], found: Sequence[Detections]) -> None:
+        """Take the detections on the images of some targets.
 
         Raises:
             TrainingError: a score or box is not finite.
         """
-        if not bool(torch.isfinite(found.scores).all() & torch.isfinite(found.boxes).all()):
-            raise TrainingError(
-                f"detections on image {image_id} are not finite: training has diverged, or the precision is too "
-                "low; lower optimizer.lr, increase schedule.warmup_steps, set training.clip_norm or use fp32"
-            )
+        for target, one in zip(targets, found, strict=True):
+            if not bool(torch.isfinite(one.scores).all() & torch.isfinite(one.boxes).all()):
+                raise TrainingError(
+                    f"detections on image {target.image_id} are not finite: training has diverged, or the precision is "
+                    "too low; lower optimizer.lr, increase schedule.warmup_steps, set training.clip_norm or use fp32"
+                )
         for evaluator in self.evaluators:
-            evaluator.update(image_id, found)
+            evaluator.update(targets, found)
 
-    def _take(self, batch: Any, found: Sequence[Detections]) -> None:
-        for image_id, one in zip(batch.image_ids, found, strict=True):
-            self.take(image_id, one)
+    def _take(self, batch: Batch, found: Sequence[Detections]) -> None:
+        self.update(batch.targets, found)
         for row in range(min(self.drawn - len(self.drawings), len(found))):
             self.drawings.append(_drawing(batch, row, found[row]))
 

@@ -42,7 +42,7 @@ class Point(NamedTuple):
     finite: bool = True
 
 
-Curve = Sequence[Point]
+_Curve = Sequence[Point]
 
 
 def judge(records: Sequence[Mapping[str, Any]], metric: str = "AP", comparable_from: int = 0) -> Verdict:
@@ -97,7 +97,7 @@ def _point(record: Mapping[str, Any], metric: str) -> Point:
     return Point(record["step"], value if finite else 0.0, loss, finite)
 
 
-def _collapsed(curve: Curve, best: Point, metric: str) -> Verdict:
+def _collapsed(curve: _Curve, best: Point, metric: str) -> Verdict:
     last = curve[-1]
     end = f"{last.value:.3f}" if last.finite else "a value that is not finite"
     text = (
@@ -108,13 +108,13 @@ def _collapsed(curve: Curve, best: Point, metric: str) -> Verdict:
     return Verdict("collapsed", text, best.step)
 
 
-def _lowest(curve: Curve) -> Point | None:
+def _lowest(curve: _Curve) -> Point | None:
     """Return the validation of lowest loss."""
     finite = [point for point in curve if point.loss is not None and math.isfinite(point.loss)]
     return min(finite, key=lambda point: (point.loss, point.step)) if finite else None
 
 
-def _risen(curve: Curve) -> Point | None:
+def _risen(curve: _Curve) -> Point | None:
     """Return the validation of lowest loss if the loss has risen since, else None."""
     lowest, last = _lowest(curve), curve[-1].loss
     if lowest is None or lowest.loss is None or last is None:
@@ -122,7 +122,7 @@ def _risen(curve: Curve) -> Point | None:
     return lowest if not math.isfinite(last) or last > max(RISE * lowest.loss, lowest.loss) else None
 
 
-def _loss_note(curve: Curve) -> str:
+def _loss_note(curve: _Curve) -> str:
     """Return a note on a risen validation loss; empty if it has not risen."""
     lowest, last = _risen(curve), curve[-1].loss
     if lowest is None or last is None:
@@ -132,7 +132,7 @@ def _loss_note(curve: Curve) -> str:
     return f"; the validation loss rose from {lowest.loss:.3g} at step {lowest.step} to {last:.3g}"
 
 
-def _overfitting(curve: Curve, best: Point, records: Sequence[Mapping[str, Any]], metric: str) -> Verdict | None:
+def _overfitting(curve: _Curve, best: Point, records: Sequence[Mapping[str, Any]], metric: str) -> Verdict | None:
     lowest, last = _risen(curve), curve[-1].loss
     if lowest is None or last is None or not math.isfinite(last):
         return None
@@ -154,7 +154,7 @@ def _still_falls(records: Sequence[Mapping[str, Any]], since: int) -> bool:
     return bool(early and late) and sum(late) / len(late) < early[-1]
 
 
-def _improving(curve: Curve, best: Point, metric: str) -> Verdict | None:
+def _improving(curve: _Curve, best: Point, metric: str) -> Verdict | None:
     last = curve[-1]
     early = [point for point in curve if point.step <= last.step * 2 / 3]
     before = max((point.value for point in early), default=0.0)
@@ -167,7 +167,7 @@ def _improving(curve: Curve, best: Point, metric: str) -> Verdict | None:
     return Verdict("improving", text, early[-1].step if early else 0)
 
 
-def _declined(curve: Curve, best: Point, metric: str) -> Verdict | None:
+def _declined(curve: _Curve, best: Point, metric: str) -> Verdict | None:
     last = curve[-1]
     if last.value > best.value - GAIN:
         return None
@@ -179,7 +179,7 @@ def _declined(curve: Curve, best: Point, metric: str) -> Verdict | None:
     return Verdict("declined", text, best.step)
 
 
-def _settled(curve: Curve, best: Point, metric: str) -> Verdict:
+def _settled(curve: _Curve, best: Point, metric: str) -> Verdict:
     """Return "converged" if the values stayed near the best one until the end, else "unstable"."""
     outside = [i for i, point in enumerate(curve) if point.value <= best.value - GAIN]
     since = curve[outside[-1] + 1 if outside else 0]

@@ -68,8 +68,8 @@ _TRANSFORMER = (  # parts of a transformer layer
     (r"\.mlp\.layers\.0\.", ".linear1."),
     (r"\.mlp\.layers\.1\.", ".linear2."),
 )
-CONSTANTS = re.compile(r"(^|\.)(anchors|valid_mask|num_points_scale|n_points_scale|integral\.project|project)$")
-OUTPUTS = ("class_embed.", "bbox_embed.")  # prefixes that transformers also stores outside of ``model.``
+_CONSTANTS = re.compile(r"(^|\.)(anchors|valid_mask|num_points_scale|n_points_scale|integral\.project|project)$")
+DFINE_OUTPUTS = ("class_embed.", "bbox_embed.")  # prefixes that transformers also stores outside of ``model.``
 _JOINED = re.compile(r"\.self_attn\.in_proj_(weight|bias)$")
 _SEPARATE = re.compile(r"\.self_attn\.([qkv])_proj\.(weight|bias)$")
 _STEM = {"0": ("0", "1"), "1": ("3", "4")}  # convolution and norm of ResNet-D's stem in timm
@@ -105,7 +105,7 @@ def from_dfine(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the keys of a state dict, and join the query and key weights of self-attention."""
     renamed: dict[str, Tensor] = {}
     for key, value in state.items():
-        if not CONSTANTS.search(key):
+        if not _CONSTANTS.search(key):
             renamed.setdefault(_rename(key), value)
     return _attention(renamed)
 

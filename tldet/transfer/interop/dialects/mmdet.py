@@ -31,14 +31,14 @@ _RENAMES = (
     (r"^roi_head\.mask_head\.((?:\d+\.)?)upsample\.", r"head.mask.\1upsample."),
     (r"^roi_head\.mask_head\.((?:\d+\.)?)conv_logits\.", r"head.mask.\1mask_logits."),
 )
-CONSTANTS = re.compile(r"^bbox_head\.integral\.project$")  # not trainable
+_CONSTANTS = re.compile(r"^bbox_head\.integral\.project$")  # not trainable
 OUTPUT = re.compile(r"^neck\.output\.(\d+)\.")
 
 
 def from_mmdet(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the state dict of an R50-FPN detector of mmdet to tldet's names."""
     laterals = len({key.split(".")[2] for key in state if key.startswith("neck.lateral_convs.")})
-    return {_rename(key, laterals): value for key, value in state.items() if not CONSTANTS.match(key)}
+    return {_rename(key, laterals): value for key, value in state.items() if not _CONSTANTS.match(key)}
 
 
 def _rename(key: str, laterals: int) -> str:

@@ -93,7 +93,7 @@ def test_every_table_and_plot_is_a_file(made: tuple[Path, Report]) -> None:
     head, *rows = (folder / "files" / "tide.csv").read_text().splitlines()
     assert head == "type,AP lost,errors,meaning"
     assert len(rows) == 8
-    assert all(plot.xlabel and (plot.ylabel or plot.kind == "bars") for plot in found.plots)
+    assert all(plot.xlabel and plot.ylabel for plot in found.plots)
 
 
 def test_comparison_of_two_results_files(made: tuple[Path, Report], tmp_path: Path) -> None:

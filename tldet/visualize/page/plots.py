@@ -168,7 +168,7 @@ def _bars(axes: Any, plot: Plot) -> None:
             ]
             axes.errorbar(one.y, positions, xerr=spread, fmt="none", ecolor=_INK, elinewidth=1, capsize=2)
         elif len(plot.series) == 1:
-            axes.bar_label(axes.containers[0], fmt=" %.3f", fontsize=8, color=_INK)
+            axes.bar_label(axes.containers[0], fmt="%.3f", padding=3, fontsize=8, color=_INK)
             axes.margins(x=0.16)
     names = plot.series[0].x
     axes.set_yticks(range(len(names)), [_cut(str(name)) for name in names])

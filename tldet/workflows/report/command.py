@@ -125,9 +125,9 @@ def _lines(made: Report, source: DetectionSource, found: Analysis, request: Repo
     ends = f" ({found.interval.ends()})" if found.interval.low is not None else ""
     lost = ", ".join(f"{name} {value:.3f}" for name, value in found.tide.overall.items() if name not in ("FP", "FN"))
     precision, recall, f1 = found.overall.at(found.threshold)
-    files = dict.fromkeys(str(one) for one in (request.save_thresholds, request.save_temperature) if one)
     where = f"the {source.split} split" if source.split else "these images"
-    stored = [f"thresholds and temperature of {where} stored in {', '.join(files)}"] if files else []
+    both = (("thresholds", request.save_thresholds), ("temperature", request.save_temperature))
+    stored = [f"{name} of {where} stored in {path}" for name, path in both if path]
     return [
         f"{made.subtitle}",
         f"AP {found.coco.AP:.3f}{ends}, AP50 {found.coco.AP50:.3f}",

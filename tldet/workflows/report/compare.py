@@ -75,8 +75,10 @@ def _require_same(first: DetectionSource, other: DetectionSource) -> None:
             f"{other.name}: is evaluated on different images than {first.name}; choose the images with --data"
         )
     if list(a.class_names) != list(b.class_names) or a.type != b.type:
-        what = "different classes" if a.type == b.type else "a different detection type (boxes or masks)"
-        raise DataError(f"{other.name}: has {what} than {first.name}; compare results files with --gt instead")
+        what, instead = "different classes", "compare results files with --gt instead"
+        if a.type != b.type:
+            what, instead = "a different detection type (boxes or masks)", "use --type bbox to compare boxes"
+        raise DataError(f"{other.name}: has {what} than {first.name}; {instead}")
 
 
 def _report(sides: Sequence[Side]) -> Report:

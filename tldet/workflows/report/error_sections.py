@@ -128,6 +128,7 @@ def calibration_section(found: Analysis) -> Section:
         "detections",
         [Series("", middles, before.counts, marker="o")],
         xlim=(0, 1),
+        ylim=(0, 1.05 * max(int(before.counts.max()), 1)),
     )
     values = zip(before.edges, before.edges[1:], before.counts, before.confidence, before.accuracy, strict=False)
     rows = [[float(low), float(high), int(n), float(c), float(a)] for low, high, n, c, a in values]

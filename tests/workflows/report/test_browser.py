@@ -163,6 +163,8 @@ def test_filters_and_thumbnails(browser: Any, small: Path, name: str) -> None:
     assert opened.page.locator(".gallery article").first.locator("img").count() == panels
     thumbnails(opened)
     assert opened.page.evaluate(LOADED)[0] == 480
+    faded = opened.page.locator(".gallery .faded").count()
+    assert (faded == 0) == (name == "compare"), "true positives of a perfect detector are visible"
     assert len(check_filters(opened, data, [one["threshold"] for one in data["detectors"]])) > 5
     opened.set("class", "")
     opened.set("error", "")

@@ -68,7 +68,8 @@
     pair.className = "pair";
     const chosen = new Set(found.flatMap((one) => [...one.kept, ...one.missed]));
     const missed = new Set(several ? [] : lost(image, 0, scores[0]));
-    const fades = (row) => chosen.size > 0 && !chosen.has(row);
+    const filtered = byClass.value !== "" || byError.value !== "";
+    const fades = (row) => (several ? filtered : chosen.size > 0) && !chosen.has(row);
     pair.append(panel(image, "ground truth", image.objects.map((row) =>
       [row, missed.has(row) ? "missed" : "object", !several && fades(row), classes[row[4]]])));
     detectors.forEach((one, number) => {

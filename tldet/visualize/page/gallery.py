@@ -61,7 +61,8 @@ def gallery(
     choices = "".join(f'<option value="{kind}">{kind}: {escape(text)}</option>' for kind, text in meanings.items())
     sliders = "".join(_slider(number, name) for number, name in enumerate(detectors))
     keys = "".join(
-        f'<span><i class="key {css}" style="border-color:currentColor;color:{color}"></i>{escape(text)}</span> '
+        f'<span class="keyed"><i class="key {css}" style="border-color:currentColor;color:{color}"></i>'
+        f"{escape(text)}</span> "
         for css, text, color in _KEYS
     )
     return (

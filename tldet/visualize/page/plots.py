@@ -140,7 +140,7 @@ def _draw(figure: Any, plot: Plot) -> None:
 def _size(plot: Plot) -> tuple[float, float]:
     count = len(plot.series) if plot.kind == "matrix" else len(plot.series[0].x) if plot.kind == "bars" else 0
     if plot.kind == "matrix":
-        side = max(_SIZE[0], 1.6 + 0.24 * min(count, _LABELED)) if count <= _LABELED else 6.4
+        side = max(_SIZE[0], 1.6 + 0.24 * count) if count <= _LABELED else 5.0
         return side, side * 0.92
     return _SIZE[0], _SIZE[1] if count <= _BARS else _SIZE[1] * count / _BARS
 

@@ -127,8 +127,11 @@ def test_classes_of_other_names(run: Path, digits: Path, tmp_path: Path, capsys:
     assert (record["type"], record["step"]) == ("val", 0)
     best = evaluate(tmp_path / "out" / "best.pt", data=truth, images=digits / "train")
     assert abs(best.AP - record["AP"]) < 1e-4, "the start can be measured like any run"
-    finetune(out=tmp_path / "out", resume=True, cfg_options=["schedule.steps=1"], report=False)
+    finetune(out=tmp_path / "out", resume=True, cfg_options=["schedule.steps=1"])
     assert checkpoint.load_checkpoint(tmp_path / "out" / "step_00000001.pt")["meta"]["classes_from"] == origin
+    page = (tmp_path / "out" / "report.html").read_text()
+    for name, old in origin.items():
+        assert f"<tr><td>{name}</td><td>{old or 'newly initialized'}</td></tr>" in page
 
 
 def test_no_common_class_is_reported(run: Path, digits: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -28,7 +28,7 @@ def plot_curves(runs: dict[str, Path], out: Path) -> Path:
         train = [r for r in records if r["type"] == "train"]
         val = [r for r in records if r["type"] == "val"]
         style = series_style(number)
-        loss.plot([r["step"] for r in train], [r["loss"] for r in train], **{**style, "marker": ""}, label=name)
+        loss.plot([r["step"] for r in train], [r["loss"] for r in train], **style, markevery=0.1, label=name)
         for key, dashes in (("AP50", "--"), ("AP", "-")):
             points = [r["step"] for r in val], [r[key] for r in val]
             ap.plot(*points, **{**style, "linestyle": dashes}, label=f"{name}, {key}")

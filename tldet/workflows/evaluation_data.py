@@ -56,7 +56,7 @@ class EvaluationData:
         sections = state["config"].get("data") or {}
         if not isinstance(sections, dict):
             raise CheckpointError(f"{checkpoint}: data: must be a section (a dict), not {sections!r}")
-        split = self.split or next((name for name in ("test", "val") if sections.get(name)), "val")
+        split = self.split or default_split(sections)
         if self.data is None and sections:
             require_components(checkpoint, state, f"data.{split}")
         check_config(checkpoint, state["config"], split if self.data is None else None)
@@ -75,6 +75,11 @@ class EvaluationData:
         found = evaluation_split(data, self.images, self.source)
         paths = {"annotations": str(found.annotations), "images": str(found.images)}
         return {**coco_type(self.sources), **paths, "transforms": [{"type": "Resize", **size}]}
+
+
+def default_split(sections: Mapping[str, Any]) -> str:
+    """Return the split of a config that is evaluated by default: test, or val if there is no test split."""
+    return next((name for name in ("test", "val") if sections.get(name)), "val")
 
 
 def check_config(checkpoint: str | Path, config: Mapping[str, Any], split: str | None) -> None:

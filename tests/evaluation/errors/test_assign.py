@@ -11,7 +11,7 @@ import pytest
 from tests.evaluation.errors.made import CLASSES, grid_truth, perfect, results_of, truth_of
 from tldet.evaluation import resample
 from tldet.evaluation.columns import GroundTruth, Results
-from tldet.evaluation.engines import hotcoco_evaluation
+from tldet.evaluation.engines import hotcoco_evaluation, score_results
 from tldet.evaluation.errors.assign import BKG, BOTH, CLS, DUPE, HIT, IN_CROWD, KINDS, LOC, Assigned, assign_error_types
 from tldet.evaluation.errors.calibration import calibration, fit_temperature, scaled, scores_and_hits
 from tldet.evaluation.errors.confusion import confusion_matrix, confusions
@@ -26,24 +26,35 @@ REFERENCES = json.loads((Path(__file__).parent / "references.json").read_text())
 TIDECV, SUPERVISION = REFERENCES["tidecv 1.0.1"], REFERENCES["supervision 0.31.2"]
 
 
+class Planted:
+    """Detections of the objects of a grid with 50 errors of each type: rows of the objects by type, and detections."""
+
+    def __init__(self) -> None:
+        self.truth = truth = grid_truth()
+        found, random = perfect(truth), np.random.default_rng(0)
+        rows = random.permutation(len(found))
+        self.loose, self.swapped, self.both, self.dropped, self.twice = np.array_split(rows[:250], 5)
+        boxes, categories = found.boxes.copy(), found.categories.copy()
+        boxes[np.concatenate([self.loose, self.both]), 0] += 25  # half of the width: IoU 1/3
+        wrong = np.concatenate([self.swapped, self.both])
+        categories[wrong] = (categories[wrong] + 1) % CLASSES
+        kept, twice = np.setdiff1d(np.arange(len(found)), self.dropped), self.twice
+        extra = [[590, 440, 40, 30]] * 20  # free of objects
+        self.results = results_of(
+            np.concatenate([found.images[kept], found.images[twice], np.arange(20)]),
+            np.concatenate([categories[kept], categories[twice], np.zeros(20, int)]),
+            np.concatenate([boxes[kept], boxes[twice], extra]),
+            np.concatenate([found.scores[kept], found.scores[twice] - 0.3, np.full(20, 0.95)]),
+        )
+
+
 def test_planted_errors_get_their_type() -> None:
-    truth = grid_truth()
-    found, random = perfect(truth), np.random.default_rng(0)
-    rows = random.permutation(len(found))
-    loose, swapped, both, dropped, twice = np.array_split(rows[:250], 5)
-    boxes, categories = found.boxes.copy(), found.categories.copy()
-    boxes[np.concatenate([loose, both]), 0] += 25  # half of the width: IoU 1/3
-    wrong = np.concatenate([swapped, both])
-    categories[wrong] = (categories[wrong] + 1) % CLASSES
-    kept = np.setdiff1d(np.arange(len(found)), dropped)
-    extra = [[590, 440, 40, 30]] * 20  # free of objects
-    planted = results_of(
-        np.concatenate([found.images[kept], found.images[twice], np.arange(20)]),
-        np.concatenate([categories[kept], categories[twice], np.zeros(20, int)]),
-        np.concatenate([boxes[kept], boxes[twice], extra]),
-        np.concatenate([found.scores[kept], found.scores[twice] - 0.3, np.full(20, 0.4)]),
-    )
-    assigned = assign_error_types(truth, planted)
+    planted = Planted()
+    truth = planted.truth
+    loose, swapped, both, dropped, twice = (
+        planted.loose, planted.swapped, planted.both, planted.dropped, planted.twice,
+    )  # fmt: skip
+    assigned = assign_error_types(truth, planted.results)
 
     def share(objects: Any, kind: int) -> float:
         """Return the share of the planted errors, which are named by their objects, that have a kind."""
@@ -63,6 +74,49 @@ def test_planted_errors_get_their_type() -> None:
     assert {KINDS[k]: int((assigned.kinds == k).sum()) for k in (LOC, CLS, BOTH, DUPE, BKG)} == {
         "Loc": 50, "Cls": 50, "Both": 50, "Dupe": 50, "Bkg": 20,
     }  # fmt: skip
+
+
+def test_errors_of_each_class_are_the_planted_ones() -> None:
+    """AP lost by class is the gain of a second evaluation, of detections that are corrected."""
+    planted = Planted()
+    truth, results, classes = planted.truth, planted.results, planted.truth.categories
+    found = tide(assign_error_types(truth, results))
+    shifted = (classes + 1) % CLASSES
+    expected = {
+        "Loc": classes[planted.loose],
+        "Cls": shifted[planted.swapped],
+        "Both": shifted[planted.both],
+        "Dupe": classes[planted.twice],
+        "Bkg": np.zeros(20, int),
+        "Miss": classes[np.concatenate([planted.dropped, planted.both])],
+    }
+    assert {name: found.counts[name].tolist() for name in TYPES} == {
+        name: np.bincount(of, minlength=CLASSES).tolist() for name, of in expected.items()
+    }
+    kept = np.setdiff1d(np.arange(len(classes)), planted.dropped)
+    position = {row: n for n, row in enumerate(kept.tolist())}
+    rows = {name: np.array([position[row] for row in getattr(planted, name)]) for name in ("loose", "swapped", "both")}
+    corrected = dict.fromkeys(TYPES, (truth, results))
+    boxes, categories = results.boxes.copy(), results.categories.copy()
+    boxes[rows["loose"], 0] -= 25
+    corrected["Loc"] = (truth, replace(results, boxes=boxes))
+    categories[rows["swapped"]] = classes[planted.swapped]
+    corrected["Cls"] = (truth, replace(results, categories=categories))
+    end = len(results)
+    for name, wrong in (
+        ("Both", rows["both"]),
+        ("Dupe", np.arange(end - 70, end - 20)),
+        ("Bkg", np.arange(end - 20, end)),
+    ):
+        corrected[name] = (truth, results.take(np.setdiff1d(np.arange(end), wrong)))
+    lost = np.concatenate([planted.dropped, planted.both])
+    corrected["Miss"] = (truth.take(np.setdiff1d(np.arange(len(classes)), lost)), results)
+    before = np.array(list(score_results(truth, results).per_class_ap50.values()))
+    assert found.ap == pytest.approx(before, abs=1e-9)
+    for name, both in corrected.items():
+        after = np.array(list(score_results(*both).per_class_ap50.values()))
+        assert found.lost[name] == pytest.approx(after - before, abs=1e-9), name
+        assert found.lost[name][0] > 0, name
 
 
 def test_detections_in_crowd_regions_are_ignored() -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from tldet import checkpoint
 from tldet.cli.main import main
 from tldet.data.dataset import CocoDataset
 from tldet.data.settings import LoaderSettings
@@ -21,6 +22,7 @@ from tldet.structures import rle
 from tldet.structures.detections import Detections
 from tldet.workflows.report import finished
 from tldet.workflows.report.finished import BestDetections, write_run_report
+from tldet.workflows.report.run import run_sections
 from tldet.workflows.training.outcome import stored_result
 from tldet.workflows.training.schema import EvalSettings
 from tldet.workflows.training.validation import Validation
@@ -48,6 +50,12 @@ def test_a_run_ends_with_its_report(
     assert result is not None
     assert f'<td class="number">{result.AR100:.3f}</td>' in page
     assert all(f'<section id="{name}"' in page for name in ("summary", "images", "training", "configuration"))
+    counts = json.loads((tmp_path / "out" / "status.json").read_text())["data"]
+    assert [line.split(": ")[0] for line in counts] == ["train", "val", "test"]
+    assert [line.split()[1] for line in counts] == ["16", "6", "6"]
+    shown = [f"<td>{line.split(': ', 1)[0]}</td><td>{line.split(': ', 1)[1]}</td>" for line in counts]
+    assert [row for row in shown if row not in page] == []
+    assert "Class transfer" not in page, "no detector to start from"
     samples = [cv2.imread(str(path)) for path in sorted((tmp_path / "out" / "samples").iterdir())]
     assert [image.shape for image in samples] == [(96, 128, 3)] * 6
     assert cv2.imread(str(tmp_path / "out" / "curves.png")).shape[1] > 1000
@@ -171,3 +179,20 @@ def test_masks_are_drawn_from_results(copy: Path, validation: Validation) -> Non
 
 def test_without_a_report(run: Path) -> None:
     assert names(run) == set()
+
+
+def test_class_transfer_and_data_of_a_checkpoint(copy: Path) -> None:
+    path = copy / "best.pt"
+    state = checkpoint.load_checkpoint(path)
+    names = state["meta"]["class_names"]
+    state["meta"]["classes_from"] = {name: None if name == names[0] else f"old {name}" for name in names}
+    checkpoint.save(path, state)
+    tables = {table.name: table.rows for section in run_sections(path, copy) for table in section.tables}
+    assert tables["class_transfer"] == [
+        [name, "newly initialized" if name == names[0] else f"old {name}"] for name in names
+    ]
+    assert [row[0] for row in tables["splits"]] == ["train", "val", "test"]
+    (copy / "status.json").unlink()
+    tables = {table.name: table.rows for section in run_sections(path, copy) for table in section.tables}
+    assert "splits" not in tables
+    assert {row[0] for row in tables["data"]} >= {"train", "val", "test"}

@@ -62,11 +62,12 @@ def by_aspect_ratio(assigned: Assigned) -> ByAttribute:
 def by_crowding(assigned: Assigned) -> ByAttribute:
     """Compute AP by crowding: the largest IoU of an object's box with another object's box.
 
-    The value of a detection is its second largest IoU with an object.
+    The value of a detection is the second largest IoU of its box with that of an object.
     """
-    truth = assigned.truth
+    truth, results = assigned.truth, assigned.results
+    pairs = assigned.pairs if truth.type == "bbox" else _box_pairs(truth, results)
     objects = _second(_object_pairs(truth), len(truth.images))
-    return _by(assigned, objects, _second(_plain(truth, assigned.pairs), len(assigned.results)), CROWDING)
+    return _by(assigned, objects, _second(_plain(truth, pairs), len(results)), CROWDING)
 
 
 def _by(assigned: Assigned, objects: Floats, detections: Floats, ranges: Ranges) -> ByAttribute:
@@ -83,10 +84,14 @@ def _ratio(boxes: Floats) -> Floats:
 
 def _object_pairs(truth: GroundTruth) -> Pairs:
     """Return the overlaps between the boxes of the objects of each image; each box also overlaps itself."""
-    boxes = replace(truth, type="bbox", segmentations=None)
     scores = np.zeros(len(truth.images))
     found = Results(truth.images, truth.categories, truth.boxes, scores, truth.areas, None)
-    return _plain(truth, overlapping_pairs(boxes, found))
+    return _plain(truth, _box_pairs(truth, found))
+
+
+def _box_pairs(truth: GroundTruth, results: Results) -> Pairs:
+    """Return the overlaps between the boxes of objects and detections, also if they have masks."""
+    return overlapping_pairs(replace(truth, type="bbox", segmentations=None), results)
 
 
 def _plain(truth: GroundTruth, pairs: Pairs) -> Pairs:

@@ -12,7 +12,7 @@ from importlib.resources import files
 from tldet.visualize.page.plots import Plot, svg
 from tldet.visualize.page.tables import Table
 
-_LONG = 12  # largest number of rows of a table that is not collapsed
+_LONG = 12  # largest number of rows of a table that is not collapsed, and of a matrix in one column
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ def _section(section: Section) -> str:
 
 def _figure(plot: Plot) -> str:
     note = f'<p class="dim">{escape(plot.note)}</p>' if plot.note else ""
-    return f"<figure><figcaption>{escape(plot.title)}</figcaption>{svg(plot, page=True)}{note}</figure>"
+    large = ' class="large"' if plot.kind == "matrix" and len(plot.series) > _LONG else ""
+    return f"<figure{large}><figcaption>{escape(plot.title)}</figcaption>{svg(plot, page=True)}{note}</figure>"
 
 
 def _table(table: Table, section: str) -> str:

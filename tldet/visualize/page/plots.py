@@ -1,7 +1,7 @@
 """Plots of a report, drawn by matplotlib as SVG and PNG.
 
-The colors are the ones of Okabe and Ito 2008 that are readable on white. Lines also have different dash
-patterns or markers, for black-and-white prints.
+The colors are the ones of Okabe and Ito 2008 that are readable on white. For black-and-white prints, lines also have
+different dash patterns or markers, and bars different hatches.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 Values = Sequence[Any] | NDArray[Any]
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-# Lists without a common length: lines get the same style again after 210, not after 6.
-DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# The lengths have no common divisor, so that styles do not repeat after the last color.
+DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)), (0, (10, 3)), (0, (1, 4)))
+HATCHES = ("", "///", "...", "xxx", "---", "\\\\\\", "ooo", "+++", "|||", "**", "//..")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h")
 _INK = "#01020a"  # text and axes; the color of the text on a page
+_HATCH = "#ffffff"
 _SIZE = (4.4, 3.3)  # inches, so that text is readable on a narrow display
 _BARS, _LABELED = 12, 25  # maximum number of bars, and of labeled matrix rows, at the normal size
 _DPI = 160
@@ -138,7 +140,7 @@ def _draw(figure: Any, plot: Plot) -> None:
 def _size(plot: Plot) -> tuple[float, float]:
     count = len(plot.series) if plot.kind == "matrix" else len(plot.series[0].x) if plot.kind == "bars" else 0
     if plot.kind == "matrix":
-        side = max(_SIZE[0], 1.6 + 0.24 * min(count, _LABELED)) if count <= _LABELED else 6.4
+        side = max(_SIZE[0], 1.6 + 0.24 * count) if count <= _LABELED else 5.0
         return side, side * 0.92
     return _SIZE[0], _SIZE[1] if count <= _BARS else _SIZE[1] * count / _BARS
 
@@ -146,7 +148,9 @@ def _size(plot: Plot) -> tuple[float, float]:
 def _lines(axes: Any, plot: Plot) -> None:
     for number, one in enumerate(plot.series):
         style = {"color": COLORS[number % len(COLORS)], "linestyle": DASHES[number % len(DASHES)]}
-        axes.plot(one.x, one.y, **style, marker=one.marker, markersize=4, linewidth=1.6, label=one.name)
+        repeated = number >= len(DASHES)
+        marker = {"marker": MARKERS[number % len(MARKERS)], "markevery": 0.1} if repeated else {"marker": one.marker}
+        axes.plot(one.x, one.y, **style, **marker, markersize=4, linewidth=1.6, label=one.name)
         if len(one.low):
             axes.fill_between(one.x, one.low, one.high, color=style["color"], alpha=0.2, linewidth=0)
     axes.grid(alpha=0.25, color=_INK, linewidth=0.5)
@@ -156,14 +160,15 @@ def _bars(axes: Any, plot: Plot) -> None:
     height = 0.8 / len(plot.series)
     for number, one in enumerate(plot.series):
         positions = [row + (number - (len(plot.series) - 1) / 2) * height for row in range(len(one.x))]
-        axes.barh(positions, one.y, height * 0.9, color=COLORS[number % len(COLORS)], label=one.name)
+        style = {"color": COLORS[number % len(COLORS)], "hatch": HATCHES[number % len(HATCHES)], "hatchcolor": _HATCH}
+        axes.barh(positions, one.y, height * 0.9, linewidth=0, label=one.name, **style)
         if len(one.low):
             spread = [
                 [max(a - b, 0) for a, b in zip(*ends, strict=True)] for ends in ((one.y, one.low), (one.high, one.y))
             ]
             axes.errorbar(one.y, positions, xerr=spread, fmt="none", ecolor=_INK, elinewidth=1, capsize=2)
         elif len(plot.series) == 1:
-            axes.bar_label(axes.containers[0], fmt=" %.3f", fontsize=8, color=_INK)
+            axes.bar_label(axes.containers[0], fmt="%.3f", padding=3, fontsize=8, color=_INK)
             axes.margins(x=0.16)
     names = plot.series[0].x
     axes.set_yticks(range(len(names)), [_cut(str(name)) for name in names])
@@ -175,7 +180,9 @@ def _matrix(axes: Any, plot: Plot) -> None:
     rows = [list(one.y) for one in plot.series]
     names, columns = [one.name for one in plot.series], [str(x) for x in plot.series[0].x]
     image = axes.imshow(rows, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
-    axes.figure.colorbar(image, ax=axes, shrink=0.8).ax.tick_params(colors=_INK, labelsize=8)
+    bar = axes.figure.colorbar(image, ax=axes, shrink=0.8)
+    bar.ax.tick_params(colors=_INK, labelsize=8)
+    bar.set_label("fraction of the row (0 to 1)", color=_INK, fontsize=8)
     if len(names) <= _LABELED:
         axes.set_xticks(range(len(columns)), [_cut(name) for name in columns], rotation=90)
         axes.set_yticks(range(len(names)), [_cut(name) for name in names])

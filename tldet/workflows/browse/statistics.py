@@ -58,7 +58,7 @@ def _shares(name: str, title: str, label: str, values: NDArray[Any], edges: Sequ
     inner = [_interval(low, high, name == "counts") for low, high in pairwise(edges)]
     first = "0" if name == "counts" else f"below {edges[0]:g}"
     names = [f"{text}{unit}" for text in (first, *inner, f"{edges[-1]:g} or more")]
-    return Plot(name, title, label, "", [Series("", names, numbers.tolist())], kind="bars")
+    return Plot(name, title, label, title[0].lower() + title[1:], [Series("", names, numbers.tolist())], kind="bars")
 
 
 def _interval(low: float, high: float, whole: bool) -> str:

@@ -31,6 +31,7 @@ def report(request: ReportRequest) -> Report:
     Raises:
         TldetError: a checkpoint, an annotation file or a results file is invalid, or an output cannot be written.
     """
+    request = request.on_validation()
     inputs: list[object] = [request.checkpoint, request.gt, request.dt, request.data]
     check_outputs(request, inputs, [request.save_thresholds, request.save_temperature])
     if request.dt is not None:
@@ -43,7 +44,7 @@ def report(request: ReportRequest) -> Report:
     _save(request, source, found)
     write(made, request)
     if request.console:
-        request.console.print(*_lines(made, found, request), sep="\n", markup=False, highlight=False)
+        request.console.print(*_lines(made, source, found, request), sep="\n", markup=False, highlight=False)
     return made
 
 
@@ -81,7 +82,7 @@ def make_detector_report(source: DetectionSource, found: Analysis, images: int =
         "temperature": found.temperature,
         **{f"tide_{name}": value for name, value in found.tide.overall.items()},
     }
-    return Report(f"Report on {source.name}", subtitle(source.name, found), summary, sections)
+    return Report(f"Report on {source.name}", subtitle(source.name, found, source.split), summary, sections)
 
 
 def write(made: Report, request: ReportOptions) -> None:
@@ -103,6 +104,10 @@ def _save(request: ReportRequest, source: DetectionSource, found: Analysis) -> N
         return
     from tldet.workflows.report.stored import save_scores
 
+    if source.split == "test":
+        log.warning(
+            "thresholds and temperature are chosen on the test split, so that test metrics are no longer unbiased"
+        )
     save_scores(request, source, found)
 
 
@@ -111,18 +116,23 @@ def _boxes_section(boxes: tuple[GroundTruth, Results]) -> Section:
     coco = score_results(*boxes)
     rows = [[name, defined(value), METRIC_MEANINGS[name]] for name, value in coco.numbers().items()]
     table = Table("boxes", "COCO metrics of the boxes", ("metric", "value", "meaning"), rows)
-    return Section("Boxes", ["All other sections evaluate masks."], [table])
+    text = "All other sections evaluate masks. Use --type bbox for a report on the boxes."
+    return Section("Boxes", [text], [table])
 
 
-def _lines(made: Report, found: Analysis, request: ReportRequest) -> list[str]:
+def _lines(made: Report, source: DetectionSource, found: Analysis, request: ReportRequest) -> list[str]:
     """Return the lines on the console."""
     ends = f" ({found.interval.ends()})" if found.interval.low is not None else ""
     lost = ", ".join(f"{name} {value:.3f}" for name, value in found.tide.overall.items() if name not in ("FP", "FN"))
     precision, recall, f1 = found.overall.at(found.threshold)
+    where = f"the {source.split} split" if source.split else "these images"
+    both = (("thresholds", request.save_thresholds), ("temperature", request.save_temperature))
+    stored = [f"{name} of {where} stored in {path}" for name, path in both if path]
     return [
         f"{made.subtitle}",
         f"AP {found.coco.AP:.3f}{ends}, AP50 {found.coco.AP50:.3f}",
         f"best score threshold {found.threshold:.2f}: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}",
         f"AP50 lost: {lost}",
+        *stored,
         f"saved to {request.out}",
     ]

@@ -83,7 +83,14 @@ class BestDetections:
         truth, results = self.columns[0]
         boxes = self.columns[1] if len(self.columns) > 1 else None
         return DetectionSource(
-            str(folder), truth, results, dataset_reader(truth, self.validation.dataset), checkpoint, folder, boxes
+            str(folder),
+            truth,
+            results,
+            dataset_reader(truth, self.validation.dataset),
+            checkpoint,
+            folder,
+            boxes,
+            "val",
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from tldet.evaluation.columns import Ints
+from tldet.evaluation.columns import Floats, Ints
 from tldet.evaluation.errors.analysis import Analysis
 from tldet.evaluation.errors.assign import KINDS
 from tldet.evaluation.errors.images import worst_images
@@ -25,6 +25,10 @@ _SIDE, _QUALITY = 480, 72  # long side in pixels, JPEG quality
 _MOST = 60  # maximum number of detections per image
 _LEAST = 0.02  # score threshold of the detections in the report
 _FLAT = 1.5  # maximum distance of a drawn outline to the mask, pixels
+SHOWN_MEANINGS = {
+    **{name: MEANINGS[name] for name in TYPES},
+    "Miss": "missed object: no detection at or above the score threshold matches it",
+}
 
 
 def images_section(found: Analysis, read: Reader, most: int) -> Section:
@@ -32,46 +36,57 @@ def images_section(found: Analysis, read: Reader, most: int) -> Section:
     ranks = worst_images(found.assigned, found.threshold, most)
     if not len(ranks):
         return Section("Images", [f"No errors at score threshold {found.threshold:.2f}."])
-    images = gallery_images(found, ranks, read)
+    images = gallery_images([found], ranks, read)
     text = f"The {counted(len(ranks), 'image')} with the most errors. Left: ground truth. Right: detections."
     without = sum(not one.source for one in images)
     more = [f"{counted(without, 'image')} not found, shown as boxes only (use --images)."] if without else []
-    meanings = {name: MEANINGS[name] for name in TYPES}
-    html = gallery(images, found.truth.class_names, meanings, round(found.threshold, 2))
+    html = gallery(images, found.truth.class_names, SHOWN_MEANINGS, {"": found.threshold})
     return Section("Images", [text, *more], html=html)
 
 
-def gallery_images(found: Analysis, ranks: Ints | Sequence[int], read: Reader) -> list[GalleryImage]:
-    """Return images with their objects and detections.
+def gallery_images(detectors: Sequence[Analysis], ranks: Ints | Sequence[int], read: Reader) -> list[GalleryImage]:
+    """Return images with their objects, and the detections of each detector.
 
     Args:
-        found: the analysis.
+        detectors: analyses of detectors on the same images.
         ranks: indices of the images in ``truth.image_ids``.
         read: returns the image with such an index.
     """
-    truth, results = found.assigned.truth, found.assigned.results
-    found_scores = np.append(results.scores, -1.0)[found.assigned.found]
-    least = min(_LEAST, found.threshold)
-    images = []
-    for rank in (int(one) for one in ranks):
-        pixels = read(rank)
-        size = truth.sizes[rank] if pixels is None else (pixels.shape[0], pixels.shape[1])
-        objects = np.flatnonzero(truth.images == rank)
-        start, end = np.searchsorted(results.images, [rank, rank + 1])
-        rows = np.arange(start, end)[results.scores[start:end] >= least][:_MOST]
-        size = size if min(size) > 0 else _extent(truth.boxes[objects], results.boxes[rows])
-        kinds = [KINDS[kind] for kind in found.assigned.kinds[rows]]
-        images.append(
-            GalleryImage(
-                image_name(found, rank),
-                size[1],
-                size[0],
-                _rows(truth, objects, found_scores, ["Ignored" if truth.crowd[o] else "" for o in objects], size),
-                _rows(results, rows, results.scores, kinds, size),
-                "" if pixels is None else data_url(pixels),
-            )
-        )
-    return images
+    scores = [np.append(one.assigned.results.scores, -1.0)[one.assigned.found] for one in detectors]
+    return [_gallery_image(detectors, scores, int(rank), read(int(rank))) for rank in ranks]
+
+
+def _gallery_image(
+    detectors: Sequence[Analysis], scores: Sequence[Floats], rank: int, pixels: ImageArray | None
+) -> GalleryImage:
+    truth = detectors[0].assigned.truth
+    objects = np.flatnonzero(truth.images == rank)
+    shown = [_shown(one, rank) for one in detectors]
+    size = truth.sizes[rank] if pixels is None else (pixels.shape[0], pixels.shape[1])
+    if min(size) <= 0:
+        boxes = [one.assigned.results.boxes[rows] for one, rows in zip(detectors, shown, strict=True)]
+        size = _extent(truth.boxes[objects], *boxes)
+    crowd = ["Ignored" if truth.crowd[row] else "" for row in objects]
+    detections = []
+    for one, rows in zip(detectors, shown, strict=True):
+        kinds = [KINDS[kind] for kind in one.assigned.kinds[rows]]
+        detections.append(_rows(one.assigned.results, rows, one.assigned.results.scores, kinds, size))
+    return GalleryImage(
+        image_name(detectors[0], rank),
+        size[1],
+        size[0],
+        _rows(truth, objects, np.full(len(truth.images), -1.0), crowd, size),
+        [[round(float(score), 3) for score in own[objects]] for own in scores],
+        detections,
+        "" if pixels is None else data_url(pixels),
+    )
+
+
+def _shown(found: Analysis, rank: int) -> Ints:
+    """Return the detections of an image that are in the gallery, best score first."""
+    results, least = found.assigned.results, min(_LEAST, found.threshold)
+    start, end = np.searchsorted(results.images, [rank, rank + 1])
+    return np.asarray(np.arange(start, end)[results.scores[start:end] >= least][:_MOST])
 
 
 def data_url(pixels: ImageArray, side: int = _SIDE) -> str:

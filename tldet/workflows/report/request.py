@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,8 @@ class ReportOptions(DataOptions):
 
     gt: CocoSource | None = option("ground truth of results files, COCO JSON", metavar="JSON")
     type: Type | None = option(
-        "detection type of results files (default: bbox); for a checkpoint, that of its model", choices=["bbox", "segm"]
+        "detection type: bbox or segm (default: bbox for results files, that of the model for a checkpoint)",
+        choices=["bbox", "segm"],
     )
     data: str | Path | None = option(
         "annotation file, or dataset folder (its test split, or its validation split if there is no test split) "
@@ -69,7 +70,7 @@ class ReportRequest(ReportOptions):
     dt: CocoSource | None = option("detections to analyze instead of a checkpoint, COCO results JSON", metavar="JSON")
     save_thresholds: str | Path | None = option(
         "output file, copy of the checkpoint with the best score threshold of each class, which tldet predict then "
-        "uses, also after export",
+        "uses, also after export; chosen on the validation split unless --split or --data is given",
         metavar="NEW.pt",
         file=True,
     )
@@ -88,6 +89,11 @@ class ReportRequest(ReportOptions):
             raise ConfigError("--gt and --dt must be given together; for a checkpoint, use --data")
         if self.dt is not None and (self.save_thresholds or self.save_temperature):
             raise ConfigError("--save-thresholds and --save-temperature need a checkpoint, not a results file")
+
+    def on_validation(self) -> ReportRequest:
+        """Return the request on the validation split, if values are stored and no other data is specified."""
+        stores = self.save_thresholds is not None or self.save_temperature is not None
+        return replace(self, split="val") if stores and self.split is None and self.data is None else self
 
 
 @dataclass(frozen=True, kw_only=True)

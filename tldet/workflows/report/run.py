@@ -11,6 +11,7 @@ from tldet.engine.logging import LOG_NAME, read_log
 from tldet.visualize.page.document import Section
 from tldet.visualize.page.plots import Plot, Series
 from tldet.visualize.page.tables import Table
+from tldet.workflows.training.status import STATUS_NAME, read_status
 
 _METRICS = ("AP", "AP50", "bbox_AP")
 _ACCURACIES = ("top1", "top5")  # metrics of a classifier
@@ -29,7 +30,8 @@ def run_sections(checkpoint: Path | None, run: Path | None) -> list[Section]:
     from tldet.transfer.provenance import checkpoint_outline
 
     training = [] if run is None else _training(read_log(run / LOG_NAME))
-    return [*training, *_about(checkpoint_outline(checkpoint))]
+    splits = [] if run is None else read_status(run / STATUS_NAME).get("data", [])
+    return [*training, *_about(checkpoint_outline(checkpoint), splits)]
 
 
 def _training(records: Sequence[Mapping[str, Any]]) -> list[Section]:
@@ -69,20 +71,10 @@ def _series(records: Sequence[Mapping[str, Any]], name: str, marker: str = "") -
     return Series(name, [step for step, _ in points], [value for _, value in points], marker=marker)
 
 
-def _about(outline: Mapping[str, Any]) -> list[Section]:
+def _about(outline: Mapping[str, Any], splits: Sequence[str]) -> list[Section]:
     """Return class matching, data, configuration and environment of a checkpoint."""
     meta, config = outline["meta"], outline["config"]
-    sections = []
-    known = meta.get("known_classes")
-    if isinstance(known, Mapping):
-        rows = [[name, "newly initialized" if old is None else old] for name, old in known.items()]
-        table = Table("class_transfer", "Classifier weights by class", ("class", "copied from class"), rows)
-        sections.append(Section("Class transfer", tables=[table]))
-    data = {name: part for name, part in (config.get("data") or {}).items() if isinstance(part, Mapping)}
-    rows = [[name, key, str(value)] for name, part in data.items() for key, value in part.items()]
-    classes = ", ".join(meta["class_names"])
-    columns = ("split", "key", "value")
-    sections.append(Section("Data", [f"Classes: {classes}"], [Table("data", "Datasets", columns, rows)]))
+    sections = [*_class_transfer(meta.get("classes_from")), _data(meta, config, splits)]
     facts = {**_flat(meta.get("versions") or {}), "initial weights": str(meta.get("weights_source", "unknown"))}
     facts |= {name: str(value) for name, value in _flat(meta.get("trained") or {}).items() if name != "result"}
     environment = Table(
@@ -91,6 +83,25 @@ def _about(outline: Mapping[str, Any]) -> list[Section]:
     sections.append(Section("Environment", tables=[environment]))
     text = f"<details><summary>config</summary><pre>{escape(_outline(config))}</pre></details>"
     return [*sections, Section("Configuration", html=text)]
+
+
+def _class_transfer(classes: Mapping[str, str | None] | None) -> list[Section]:
+    """Return the origin of the classifier weights of each class, if they were copied from a detector."""
+    if not classes:
+        return []
+    rows = [[name, "newly initialized" if old is None else old] for name, old in classes.items()]
+    table = Table("class_transfer", "Classifier weights by class", ("class", "copied from class"), rows)
+    return [Section("Class transfer", tables=[table])]
+
+
+def _data(meta: Mapping[str, Any], config: Mapping[str, Any], splits: Sequence[str]) -> Section:
+    """Return images and objects of each split, which only a run folder records, and the datasets of the config."""
+    counts = [list(line.split(": ", 1)) for line in splits if ": " in line]
+    tables = [Table("splits", "Images and objects", ("split", "content"), counts)] if counts else []
+    data = {name: part for name, part in (config.get("data") or {}).items() if isinstance(part, Mapping)}
+    rows = [[name, key, str(value)] for name, part in data.items() for key, value in part.items()]
+    tables.append(Table("data", "Datasets", ("split", "key", "value"), rows))
+    return Section("Data", [f"Classes: {', '.join(meta['class_names'])}"], tables)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,7 +16,12 @@ from tldet.text import counted
 from tldet.visualize.page.document import Section
 from tldet.visualize.page.plots import Plot, Series
 from tldet.visualize.page.tables import Table
-from tldet.workflows.report.error_sections import attributes_section, confusion_section, tide_section
+from tldet.workflows.report.error_sections import (
+    attributes_section,
+    calibration_section,
+    confusion_section,
+    tide_section,
+)
 
 _CURVES, _BARS = 5, 12  # maximum number of classes in a plot of curves, and of bars
 METRIC_MEANINGS = {
@@ -102,7 +107,7 @@ def classes_section(found: Analysis) -> Section:
         "class_ap",
         "AP by class" + (f", the {_BARS} most frequent classes" if len(rows) > _BARS else ""),
         "AP (0 to 1)",
-        "",
+        "class",
         [Series("", [row[0] for row in frequent], [row[3] for row in frequent], low_ends, high_ends)],
         "bars",
         xlim=(0, 1),
@@ -172,47 +177,6 @@ def precision_recall_plot(series: Sequence[Series], note: str = "") -> Plot:
     )
 
 
-def calibration_section(found: Analysis) -> Section:
-    """Return the reliability diagram and the temperature."""
-    before, after = found.calibration, found.calibrated
-    middles = (before.edges[:-1] + before.edges[1:]) / 2
-    series = [
-        Series("ideal", [0, 1], [0, 1]),
-        Series("scores", before.confidence, before.accuracy, marker="o"),
-    ]
-    text = [
-        f"Expected calibration error {before.ece:.3f}, maximum calibration error {before.mce:.3f}. A detection is "
-        "correct if it matches an object at IoU 0.5."
-    ]
-    if after is not None and found.temperature is not None:
-        series.append(Series("after temperature scaling", after.confidence, after.accuracy, marker="s"))
-        text.append(
-            f"With temperature {found.temperature:.3f}, fitted on these images, the expected calibration error is "
-            f"{after.ece:.3f}."
-        )
-    plot = Plot(
-        "reliability",
-        "Fraction of correct detections by score",
-        "mean score of the bin (0 to 1)",
-        "fraction of correct detections (0 to 1)",
-        series,
-        xlim=(0, 1),
-        ylim=(0, 1.02),
-    )
-    counts = Plot(
-        "score_histogram",
-        "Detections by score",
-        "score (0 to 1)",
-        "detections",
-        [Series("", middles, before.counts, marker="o")],
-        xlim=(0, 1),
-    )
-    values = zip(before.edges, before.edges[1:], before.counts, before.confidence, before.accuracy, strict=False)
-    rows = [[float(low), float(high), int(n), float(c), float(a)] for low, high, n, c, a in values]
-    columns = ("score from", "score to", "detections", "mean score", "fraction correct")
-    return Section("Calibration", text, [Table("calibration", "Calibration", columns, rows)], [plot, counts])
-
-
 def accuracy_sections(found: Analysis) -> Sequence[Section]:
     """Return the sections on metrics and errors."""
     makers = (
@@ -227,8 +191,8 @@ def accuracy_sections(found: Analysis) -> Sequence[Section]:
     return [make(found) for make in makers]
 
 
-def subtitle(name: str, found: Analysis) -> str:
-    """Return the subtitle of a report: detector, dataset and counts."""
+def subtitle(name: str, found: Analysis, split: str = "") -> str:
+    """Return the subtitle of a report: detector, dataset with its split, and counts."""
     counts = (
         counted(len(found.truth.image_ids), "image"),
         counted(int((~found.truth.crowd).sum()), "object"),
@@ -236,7 +200,8 @@ def subtitle(name: str, found: Analysis) -> str:
         counted(len(found.truth.class_names), "class", "classes"),
     )
     kind = "masks" if found.truth.type == "segm" else "boxes"
-    return f"{name} on {found.truth.name}: {', '.join(counts)}; {kind}"
+    where = f"{found.truth.name} ({split} split)" if split else found.truth.name
+    return f"{name} on {where}: {', '.join(counts)}; {kind}"
 
 
 def _ends(one: Any) -> str:

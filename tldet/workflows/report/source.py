@@ -35,6 +35,7 @@ class DetectionSource:
         checkpoint: checkpoint of the detector; None for a results file.
         run: run folder of the checkpoint; None if there is none.
         boxes: ground truth and detections as boxes, if ``truth`` and ``results`` contain masks; else None.
+        split: split of the checkpoint's config; "" for other data.
     """
 
     name: str
@@ -44,6 +45,7 @@ class DetectionSource:
     checkpoint: Path | None = None
     run: Path | None = None
     boxes: tuple[GroundTruth, Results] | None = None
+    split: str = ""
 
 
 def of_results(dt: Any, request: ReportOptions) -> DetectionSource:
@@ -82,9 +84,24 @@ def of_checkpoint(path: str | Path, request: ReportOptions) -> DetectionSource:
         )
     )
     both = [one.added() for one in found.evaluators]
+    if request.type is not None:
+        both = [one for one in both if one[0].type == request.type]
+        if not both:
+            raise DataError(f"{path}: predicts no masks; use --type bbox")
     run = run or (checkpoint.parent if (checkpoint.parent / LOG_NAME).is_file() else None)
     boxes = both[1] if len(both) > 1 else None
-    return DetectionSource(str(path), *both[0], dataset_reader(both[0][0], found.dataset), checkpoint, run, boxes)
+    read, split = dataset_reader(both[0][0], found.dataset), _split(checkpoint, request)
+    return DetectionSource(str(path), *both[0], read, checkpoint, run, boxes, split)
+
+
+def _split(checkpoint: Path, request: ReportOptions) -> str:
+    """Return the split of the checkpoint's config that is evaluated; "" for other data."""
+    from tldet.transfer.provenance import checkpoint_outline
+    from tldet.workflows.evaluation_data import default_split
+
+    if request.data is not None:
+        return ""
+    return request.split or default_split(checkpoint_outline(checkpoint)["config"].get("data") or {})
 
 
 def dataset_reader(truth: GroundTruth, dataset: AnyDataset) -> Reader:

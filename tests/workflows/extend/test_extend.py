@@ -101,7 +101,9 @@ def test_a_resumed_run_is_the_same(whole: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "out").glob("*.pt"):
         if path.name != "step_00000002.pt":
             path.unlink()
-    extend(out=tmp_path / "out", resume=True, report=False)
+    extend(out=tmp_path / "out", resume=True)
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"report.html", "curves.png", "samples"}
+    assert "Class transfer" in (tmp_path / "out" / "report.html").read_text()
     ours, theirs = (checkpoint.load_checkpoint(folder / "step_00000004.pt") for folder in (tmp_path / "out", whole))
     for part in ("model", "ema"):
         assert list(ours[part]) == list(theirs[part])

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.evaluation.errors.made import grid_truth, noisy
+from tests.evaluation.errors.made import grid_truth, noisy, results_of
 from tests.workflows.report.written import gallery_data, write_files, write_large
+from tldet.evaluation.columns import GroundTruth, Results
 from tldet.workflows.report.command import report
 from tldet.workflows.report.compare import compare
 
@@ -131,14 +132,30 @@ def pictures(folder: Path, names: list[str], size: tuple[int, int], jpegs: int =
     return folder
 
 
+def last_is_perfect(truth: GroundTruth, found: Results, false: bool) -> Results:
+    """Detect all objects of the last image, with a false positive of score 0.1 if requested."""
+    last, kept = truth.images == truth.images.max(), found.images != truth.images.max()
+    parts = [(found, kept, found.scores), (truth, last, np.full(len(last), 0.95))]
+    columns = [
+        np.concatenate([getattr(one, name)[rows] for one, rows, _ in parts])
+        for name in ("images", "categories", "boxes")
+    ]
+    scores = np.concatenate([values[rows] for _, rows, values in parts])
+    if false:
+        extra = (truth.images.max(), 0, [600, 440, 30, 30])
+        columns = [np.concatenate([one, [more]]) for one, more in zip(columns, extra, strict=True)]
+        scores = np.append(scores, 0.1)
+    return results_of(*columns, scores)
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the pages of a report and of a comparison."""
     folder = tmp_path_factory.mktemp("pages")
     truth = grid_truth(30)
     images = pictures(folder / "images", [f"{number}.jpg" for number in range(30)], (480, 640))
-    found = [noisy(truth, seed, spread) for seed, spread in ((1, 0.2), (2, 0.1))]
-    found[0].categories[::5] = (found[0].categories[::5] + 1) % 3
+    found = [last_is_perfect(truth, noisy(truth, seed, spread), seed == 1) for seed, spread in ((1, 0.2), (2, 0.1))]
+    found[0].categories[:300:5] = (found[0].categories[:300:5] + 1) % 3
     files = [write_files(folder, truth, one, f"{name}.json") for name, one in zip("ab", found, strict=True)]
     (gt, a), (_, b) = files
     report(gt=gt, dt=a, images=images, out=folder / "report.html")

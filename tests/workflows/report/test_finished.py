@@ -62,6 +62,20 @@ def test_a_run_ends_with_its_report(
     assert f"report: {tmp_path / 'out' / 'report.html'} (" in capsys.readouterr().out
 
 
+def test_a_run_of_a_config_and_a_resumed_one_end_with_their_reports(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    given = ["train", str(run / "config.py"), "--work-dir", str(out), "--cfg-options"]
+    assert main([*given, "schedule.steps=1"]) == 0
+    assert names(out) == FILES
+    for path in (out / "samples").iterdir():
+        path.unlink()
+    (out / "report.html").write_text("old")
+    assert main([*given[:-1], "--resume", "--cfg-options", "schedule.steps=2"]) == 0
+    assert names(out) == FILES
+    assert len(list((out / "samples").iterdir())) == 6
+    assert '<section id="training"' in (out / "report.html").read_text()
+
+
 @pytest.fixture
 def copy(run: Path, tmp_path: Path) -> Path:
     """A copy of a finished run without a report."""

@@ -156,8 +156,11 @@ def test_finetuning_starts_from_it(whole: Path, digits: Path, tmp_path: Path, ca
 def test_pretraining_continues_from_weights(whole: Path, few: Path, tmp_path: Path) -> None:
     path = whole / "backbone.safetensors"
     options = [*FAST, f"model.backbone.weights={path}", "optimizer.lr=1e-12"]
-    outcome = pretrain(few, out=tmp_path / "out", backbone=NAME, steps=1, cfg_options=options, report=False)
+    outcome = pretrain(few, out=tmp_path / "out", backbone=NAME, steps=1, cfg_options=options)
     assert outcome.backbone is not None
+    assert (tmp_path / "out" / "report.html").is_file()
+    assert (tmp_path / "out" / "curves.png").is_file()
+    assert not (tmp_path / "out" / "samples").exists(), "a classifier detects nothing"
     before, after = load_file(path), load_file(outcome.backbone)
     assert all(torch.allclose(before[n], after[n], atol=1e-6) for n in before if n.endswith("weight"))
     assert about(tmp_path / "out")["weights_source"] == str(path)

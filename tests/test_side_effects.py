@@ -33,6 +33,7 @@ SEEDS = {  # what training draws from, see DESIGN on determinism; a run is resum
 }
 HANDLERS = {  # restored at the end of a with block; ignore() is for worker processes and for the end of a process
     "system/signals.py": {"signal.signal", "signal.set_wakeup_fd", "signal.pthread_sigmask"},
+    "runtime/command.py": {"signal.signal"},  # the command tldet-runtime
 }
 SEARCHED = {"plugins.py": {"sys.path.extend", "sys.path.remove"}}  # within one import, or while workers are started
 RESTORED = {"system/imports.py": {"os.environ[]"}}  # within one import; see test_use_and_import below

@@ -185,7 +185,7 @@ def test_a_stream_goes_on_after_an_image_that_cannot_be_read() -> None:
         ({"kind": "raw"}, "was exported with --raw"),
         ({"format": 2}, "has metadata version 2, but this version of tldet reads 1"),
         ({"class_names": None}, "is not a detector exported by tldet"),
-        ({"category_ids": [1]}, "has 2 class names, but 1 category ids"),
+        ({"category_ids": [1]}, "has 2 class names, but 1 category id"),
         ({"category_ids": [1, "2"]}, "category ids that are not 64-bit integers"),
         ({"input": {"short": 96}}, "it must be short and long in pixels"),
         ({"input": {"short": 0, "long": 5}}, "it must be short and long in pixels"),

@@ -132,8 +132,7 @@ class DecoderLayer(nn.Module):
 
     def _split(self, level: Tensor) -> Tensor:
         """Reshape (B, C, H, W) to (B * h, C / h, H, W)."""
-        maps: Tensor = level.contiguous().unflatten(1, (self.heads, -1))  # type: ignore[no-untyped-call]
-        return maps.flatten(0, 1)
+        return torch.unflatten(level.contiguous(), 1, (self.heads, -1)).flatten(0, 1)
 
     def _projected(self, level: Tensor) -> Tensor:
         return self._split(F.conv2d(level, self.value_proj.weight[:, :, None, None], self.value_proj.bias))

@@ -15,13 +15,14 @@ def progress_bars(console: Console | None, *columns: ProgressColumn) -> Progress
     """Return progress bars on ``console``; without a console, in a notebook cell, or hidden outside notebooks.
 
     Args:
-        console: the console; it shows nothing if it is a file.
+        console: the console; bars are hidden unless it is a terminal or a notebook cell.
         columns: columns of a bar; none for the usual ones.
     """
     from rich.progress import Progress
 
     if console is not None:
-        return Progress(*columns, console=console, transient=True)
+        shown = console.is_terminal or console.is_jupyter
+        return Progress(*columns, console=console, disable=not shown, transient=True)
     display = notebook_display()
     if display is None:
         return Progress(disable=True)

@@ -42,7 +42,7 @@ def test_images_without_a_file_to_belong_to(tmp_path: Path) -> None:
     labs = [tmp_path / "a", tmp_path / "b"]
     for lab in labs:
         write(lab / "train.json", lab)
-    with pytest.raises(DataError, match="--images is given 1 times for 0 annotation files"):
+    with pytest.raises(DataError, match="--images is given 1 time for 0 annotation files"):
         find_inputs(labs, [tmp_path])
 
 

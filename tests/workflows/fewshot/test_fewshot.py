@@ -134,7 +134,7 @@ def test_the_cosine_classifier_of_a_detector_loaded_in_bf16_is_that_of_fp32(out:
     predictor = Predictor(restore(path)[0], range(10), **given)
     ours, theirs = predictor.model.head.box.cls_score, stored.head.box.cls_score  # type: ignore[union-attr]
     assert isinstance(ours, CosineClassifier)
-    assert predictor.model.neck.lateral[0].weight.dtype == torch.bfloat16  # type: ignore[union-attr]
+    assert next(predictor.model.neck.lateral[0].parameters()).dtype == torch.bfloat16  # type: ignore[union-attr]
     assert [p.dtype for p in ours.parameters()] == [torch.float32]
     assert torch.equal(ours.weight, theirs.weight)
     features: list[torch.Tensor] = []

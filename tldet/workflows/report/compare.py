@@ -19,12 +19,12 @@ from tldet.workflows.report.compare_images import changed_section
 from tldet.workflows.report.compare_sections import (
     Side,
     ap_plot,
-    attributes_section,
-    calibration_section,
-    classes_section,
-    confusion_section,
-    curves_section,
-    errors_section,
+    compared_attributes,
+    compared_calibration,
+    compared_classes,
+    compared_confusion,
+    compared_curves,
+    compared_errors,
     summary_table,
 )
 from tldet.workflows.report.report import Report
@@ -87,12 +87,12 @@ def _report(sides: Sequence[Side]) -> Report:
     lines = [paired.verdict(first.name, one.name) for one, paired in pairs]
     sections = [
         Section("Summary", lines, [summary_table(sides, pairs)], [ap_plot(sides)]),
-        classes_section(first, pairs),
-        errors_section(sides),
-        confusion_section(sides),
-        attributes_section(sides),
-        curves_section(sides),
-        calibration_section(sides),
+        compared_classes(first, pairs),
+        compared_errors(sides),
+        compared_confusion(sides),
+        compared_attributes(sides),
+        compared_curves(sides),
+        compared_calibration(sides),
         changed_section(sides),
     ]
     summary: dict[str, float | None] = {one.name: defined(one.found.coco.AP) for one in sides}

@@ -17,7 +17,7 @@ from tldet.evaluation.resample import RECALLS
 from tldet.visualize.page.document import Section
 from tldet.visualize.page.plots import Plot, Series
 from tldet.visualize.page.tables import Table
-from tldet.workflows.report.error_sections import UNITS, confusion_plot, reliability_plot
+from tldet.workflows.report.error_sections import ATTRIBUTE_UNITS, confusion_plot, reliability_plot
 from tldet.workflows.report.sections import precision_recall_plot
 from tldet.workflows.report.source import DetectionSource
 
@@ -71,7 +71,7 @@ def ap_plot(sides: Sequence[Side]) -> Plot:
     return Plot("detectors", "AP by detector", "AP (0 to 1)", "detector", series, "bars", xlim=(0, 1), note=note)
 
 
-def classes_section(first: Side, pairs: Sequence[tuple[Side, Paired]]) -> Section:
+def compared_classes(first: Side, pairs: Sequence[tuple[Side, Paired]]) -> Section:
     """Return the AP of each class and its difference."""
     tables = []
     for number, (one, paired) in enumerate(pairs, 1):
@@ -85,7 +85,7 @@ def classes_section(first: Side, pairs: Sequence[tuple[Side, Paired]]) -> Sectio
     return Section("Classes", tables=tables)
 
 
-def errors_section(sides: Sequence[Side]) -> Section:
+def compared_errors(sides: Sequence[Side]) -> Section:
     """Return the AP lost to each type of error."""
     lost = [one.found.tide.overall for one in sides]
     series = [Series(one.name, TYPES, [own[name] for name in TYPES]) for one, own in zip(sides, lost, strict=True)]
@@ -94,7 +94,7 @@ def errors_section(sides: Sequence[Side]) -> Section:
     return Section("Errors", tables=[Table("tide", "AP50 lost", ("detector", *TYPES), rows)], plots=[plot])
 
 
-def curves_section(sides: Sequence[Side]) -> Section:
+def compared_curves(sides: Sequence[Side]) -> Section:
     """Return precision by recall and F1 by score threshold."""
     limits: dict[str, Any] = {"xlim": (0, 1), "ylim": (0, 1.02)}
     precision, f1 = [], []
@@ -110,7 +110,7 @@ def curves_section(sides: Sequence[Side]) -> Section:
     return Section("Curves", plots=plots)
 
 
-def confusion_section(sides: Sequence[Side]) -> Section:
+def compared_confusion(sides: Sequence[Side]) -> Section:
     """Return the most frequent confusions of all detectors, and the confusion matrix of each."""
     frequent = [(row, column) for one in sides for row, column, _ in confusions(one.found.confusion, _CONFUSIONS)]
     pairs = sorted(dict.fromkeys(frequent), key=lambda pair: -max(int(one.found.confusion[pair]) for one in sides))
@@ -127,10 +127,10 @@ def confusion_section(sides: Sequence[Side]) -> Section:
     return Section("Confusion", [text], [Table("confusions", "Most frequent confusions", columns, rows)], plots)
 
 
-def attributes_section(sides: Sequence[Side]) -> Section:
+def compared_attributes(sides: Sequence[Side]) -> Section:
     """Return AP by object size, aspect ratio and crowding."""
     tables, plots = [], []
-    for name, unit in UNITS.items():
+    for name, unit in ATTRIBUTE_UNITS.items():
         found = [one.found.attributes[name] for one in sides]
         ap = [[defined(value) for value in one.ap] for one in found]
         rows = [[*row] for row in zip(found[0].names, found[0].objects.tolist(), *ap, strict=True)]
@@ -144,7 +144,7 @@ def attributes_section(sides: Sequence[Side]) -> Section:
     return Section("Size, shape and crowding", tables=tables, plots=plots)
 
 
-def calibration_section(sides: Sequence[Side]) -> Section:
+def compared_calibration(sides: Sequence[Side]) -> Section:
     """Return the calibration errors of each detector, and their reliability diagrams."""
     rows: list[list[Any]] = []
     for one in sides:

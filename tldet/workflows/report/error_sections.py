@@ -16,7 +16,7 @@ from tldet.visualize.page.document import Section
 from tldet.visualize.page.plots import Plot, Series
 from tldet.visualize.page.tables import Table
 
-UNITS = {
+ATTRIBUTE_UNITS = {
     "size": "square root of the area (px)",
     "aspect ratio": "width / height",
     "crowding": "largest IoU with another object",
@@ -96,10 +96,14 @@ def attributes_section(found: Analysis) -> Section:
         file = name.replace(" ", "_")
         ap, ap50 = ([defined(value) or 0.0 for value in values] for values in (one.ap, one.ap50))
         series = [Series("AP", one.names, ap), Series("AP50", one.names, ap50)]
-        plots.append(Plot(f"ap_by_{file}", f"AP by {name}", "AP (0 to 1)", UNITS[name], series, "bars", xlim=(0, 1)))
+        plots.append(
+            Plot(f"ap_by_{file}", f"AP by {name}", "AP (0 to 1)", ATTRIBUTE_UNITS[name], series, "bars", xlim=(0, 1))
+        )
         values = zip(one.names, one.objects.tolist(), one.ap, one.ap50, one.ar, strict=True)
         rows = [[label, count, *(defined(v) for v in numbers)] for label, count, *numbers in values]
-        tables.append(Table(f"ap_by_{file}", f"AP by {name}", (UNITS[name], "objects", "AP", "AP50", "AR100"), rows))
+        tables.append(
+            Table(f"ap_by_{file}", f"AP by {name}", (ATTRIBUTE_UNITS[name], "objects", "AP", "AP50", "AR100"), rows)
+        )
     return Section("Size, shape and crowding", tables=tables, plots=plots)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tldet.config import Config, build_settings, override, parse_options
+from tldet.config.check import validate_config
 from tldet.data.formats.source import FOLDER
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Layout, Split
@@ -120,7 +121,9 @@ def planned_config(request: FinetuneRequest) -> tuple[Config, list[str]]:
 def _freezing(recipe: Config, request: FinetuneRequest, options: Mapping[str, Any]) -> FreezeSettings:
     """Return the frozen layers of the run."""
     own = {key: value for key, value in options.items() if key.partition(".")[0] == "freeze"}
-    return build_settings(FreezeSettings, override(Config(request.written(recipe.data)), own).get("freeze") or {})
+    section = override(Config(request.written(recipe.data)), own).get("freeze") or {}
+    validate_config(Config({"freeze": section}), {"freeze": SCHEMA["freeze"]})
+    return build_settings(FreezeSettings, section)
 
 
 def _filled(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 from tldet.data.custom_dataset import CustomDataset, restrict
 from tldet.data.custom_transforms import CustomTransform
-from tldet.data.dataset import DetectionDataset
+from tldet.data.dataset import CocoDataset, DetectionDataset
 from tldet.data.loader import BatchOrder, SampleKey, train_batches
 from tldet.data.settings import DatasetOptions, SubsetSettings
 from tldet.data.transforms import Pipeline
@@ -299,3 +300,13 @@ def test_groups_in_both_splits_are_reported(caplog: pytest.LogCaptureFixture) ->
     log_problems(train, None)
     log_problems(wrapped(Images()), wrapped(Images()))
     assert "the same group" not in caplog.text
+
+
+def test_a_class_that_a_split_lacks_has_no_id_in_messages(digits: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train, valid = (str(digits / split) for split in ("train", "valid"))
+    classes = [*"0123456789", "ten", "eleven"]
+    data = [CocoDataset(f"{one}/_annotations.coco.json", one, classes=classes) for one in (train, valid)]
+    assert data[1].category_ids[-2:] == (-1, -1)
+    log_problems(*data)
+    assert "category id -1" not in caplog.text
+    assert "negative" not in caplog.text

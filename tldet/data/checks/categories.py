@@ -19,7 +19,8 @@ def check_categories(records: Records) -> Iterator[Finding]:
     """Yield categories without a name, with a duplicate name, with a negative id, or without objects."""
     used = set(np.unique(records.labels).tolist())
     names = list(zip(records.category_ids, records.class_names, strict=True))
-    for label, (key, name) in enumerate(names):
+    own = [(label, key, name) for label, (key, name) in enumerate(names) if key is not None]
+    for label, key, name in own:
         if not name.strip():
             yield records.finding("category-name-missing", f"category id {key} has no name", fix="add a name")
         elif name != name.strip():
@@ -31,7 +32,7 @@ def check_categories(records: Records) -> Iterator[Finding]:
             placeholder = name.strip().lower() in _PLACEHOLDERS
             text = f"category id {key} {name!r} has no objects" + (" (a placeholder)" if placeholder else "")
             yield records.finding("category-placeholder" if placeholder else "category-unused", text)
-    yield from _same_names(records, names)
+    yield from _same_names(records, [(key, name) for _, key, name in own])
 
 
 def _same_names(records: Records, names: Sequence[tuple[int, str]]) -> Iterator[Finding]:
@@ -60,6 +61,8 @@ def check_between_splits(splits: Sequence[Records]) -> Iterator[Finding]:
     names: dict[int, tuple[str, Records]] = {}
     for records in splits:
         for key, name in zip(records.category_ids, records.class_names, strict=True):
+            if key is None:
+                continue
             first, other = names.setdefault(key, (name, records))
             if first != name and name not in other.class_names:
                 text = f"category id {key} is {name!r} in this file and {first!r} in {other.file}"

@@ -26,7 +26,7 @@ class Records:
         file_names: (I,) file names in the annotations.
         sizes: (I, 2) int64 (height, width) in the annotations; 0 if unknown.
         class_names: (K,) name of each label.
-        category_ids: (K,) id of each label.
+        category_ids: (K,) id of each label; None for a class of the model that the file does not have.
         positions: (A,) int64, index of the image of each object.
         labels: (A,) int64 in 0..K-1.
         boxes: (A, 4) float64 x, y, width, height in pixels, unclipped.
@@ -47,7 +47,7 @@ class Records:
     file_names: Sequence[str]
     sizes: NDArray[np.int64]
     class_names: Sequence[str]
-    category_ids: Sequence[int]
+    category_ids: Sequence[int | None]
     positions: NDArray[np.int64]
     labels: NDArray[np.int64]
     boxes: NDArray[np.float64]
@@ -72,7 +72,7 @@ class Records:
             index.file_names,
             index.sizes.astype(np.int64),
             index.class_names,
-            index.category_ids,
+            [None if key < 0 else key for key in index.category_ids],  # a dataset to train on has no negative ids
             np.repeat(np.arange(len(index)), np.diff(index.offsets)),
             index.labels,
             np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1),

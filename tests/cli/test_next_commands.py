@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import shlex
 import shutil
 from pathlib import Path
 
 from rich.console import Console
 
+from tldet import checkpoint
 from tldet.cli.main import build_parser, main
 from tldet.cli.next_commands import command, show_next
 
@@ -35,3 +38,16 @@ def test_next_commands_work(run: Path, digits: Path, tmp_path: Path) -> None:
 
 def test_words_with_spaces_are_quoted() -> None:
     assert shlex.split(command("test", "a b.pt")) == ["tldet", "test", "a b.pt"]
+
+
+def test_images_are_in_the_folder_that_is_named(run: Path, digits: Path, tmp_path: Path) -> None:
+    """The annotations of an extended detector refer to images in other folders."""
+    folder = shutil.copytree(run, tmp_path / "run")
+    coco = json.loads((digits / "valid" / "_annotations.coco.json").read_text())
+    for image in coco["images"]:
+        image["file_name"] = os.path.relpath(digits / "valid" / image["file_name"], folder)
+    (folder / "val.json").write_text(json.dumps(coco))
+    state = checkpoint.load_checkpoint(folder / "best.pt")
+    state["config"]["data"] = {"val": {"annotations": str(folder / "val.json"), "images": str(folder)}}
+    checkpoint.save(folder / "best.pt", state)
+    assert shlex.split(lines(folder)[-1])[:4] == ["tldet", "predict", str(folder / "best.pt"), str(digits / "valid")]

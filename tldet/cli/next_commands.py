@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from tldet.errors import DataError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,8 +27,22 @@ def show_next(checkpoint: str | Path | None, console: Console) -> None:
     split = data.get("test") or data.get("val") or data["train"]
     test = command("test", path) if data.get("test") else f"{command('test', path)} --data FOLDER_OR_JSON"
     drawn = str(Path(checkpoint).parent / "predictions")
-    images = split.get("images", "IMAGES")
-    _show([test, command("predict", path, images, "--out", drawn)], console)
+    _show([test, command("predict", path, _image_folder(split), "--out", drawn)], console)
+
+
+def _image_folder(split: Mapping[str, Any]) -> str:
+    """Return a folder with images of a split: data of ``tldet extend`` refer to images in other folders."""
+    from tldet.data.index import AnnotationIndex
+
+    folder = split.get("images")
+    if folder is None:
+        return "IMAGES"
+    try:
+        name = AnnotationIndex.load(split["annotations"]).file_names[0]
+    except (DataError, KeyError):
+        return str(folder)
+    path = Path(os.path.normpath(Path(folder, name)))
+    return str(folder if path.is_relative_to(os.path.normpath(folder)) else path.parent)
 
 
 def show_next_of_pretraining(outcome: Pretrained, console: Console) -> None:

@@ -125,6 +125,12 @@ def test_a_batch_of_no_image_is_refused() -> None:
         lively("fcos_lite0").predict(images(), batch=0)
 
 
+@pytest.mark.parametrize("score", [2, -0.1, float("nan")])
+def test_an_impossible_score_is_refused(score: float) -> None:
+    with pytest.raises(ValueError, match="score must be from 0 to 1, not"):
+        lively("fcos_lite0").predict(images(), score)
+
+
 RESIZED = [{"type": "Resize", "short": 40, "long": 80}]
 CROPPED = [*RESIZED, {"type": "RandomCrop", "p": 1.0}]
 

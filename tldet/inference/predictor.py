@@ -150,10 +150,12 @@ class Predictor:
 
         Raises:
             DataError: an image cannot be read or converted; it is also a TypeError for objects that are not images.
-            ValueError: ``batch`` is less than 1, or ``channels`` or ``on_error`` is unknown.
+            ValueError: ``batch`` is less than 1, ``score`` is not in 0..1, or ``channels`` or ``on_error`` is unknown.
         """
         if batch < 1:
             raise ValueError(f"batch must be at least 1, not {batch}")
+        if score is not None and not 0 <= score <= 1:
+            raise ValueError(f"score must be from 0 to 1, not {score}")
         for name, value, known in (("channels", channels, Channels), ("on_error", on_error, OnError)):
             if value not in get_args(known):
                 raise ValueError(f"{name} must be {' or '.join(map(repr, get_args(known)))}, not {value!r}")

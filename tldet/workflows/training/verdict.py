@@ -162,7 +162,8 @@ def _improving(curve: _Curve, best: Point, metric: str) -> Verdict | None:
         return None
     text = (
         f"still improving: {metric} {before:.3f} -> {last.value:.3f} in the last third{_loss_note(curve)}; a longer "
-        "run is likely to gain more (start a new run of twice the length; a finished schedule cannot be extended)"
+        "run is likely to gain more (start a new run of twice the length; resuming this "
+        "one with more steps raises its decayed learning rate again)"
     )
     return Verdict("improving", text, early[-1].step if early else 0)
 

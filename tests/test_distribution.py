@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.runtime.test_distribution import installed
+from tests.runtime.test_distribution import built_wheel, installed
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,14 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built in an environment of its own, which is next to it."""
-    folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-    python = folder / "venv" / "bin" / "python"
-    installed(python, "pip>=24", "hatchling>=1.27")
-    build = [python, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder]
-    subprocess.run([*build, ROOT], check=True)
-    (found,) = folder.glob("tldet-*.whl")
-    return found
+    return built_wheel(ROOT, tmp_path_factory.mktemp("environment"))[1]
 
 
 def test_the_wheel_contains_the_package_and_its_configs_only(wheel: Path) -> None:

@@ -70,16 +70,21 @@ def installed(python: Path, *given: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def built_wheel(project: Path, folder: Path) -> tuple[Path, Path]:
+    """Build the wheel of a project in a new environment; return its interpreter and the wheel."""
+    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
+    python = folder / "venv" / "bin" / "python"
+    installed(python, "pip>=24", "hatchling>=1.27")
+    build = [python, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder]
+    subprocess.run([*build, project], check=True)
+    (wheel,) = folder.glob("tldet*.whl")
+    return python, wheel
+
+
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The interpreter of a new environment with the wheel and both runtimes."""
-    folder = tmp_path_factory.mktemp("environment")
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True)
-    found = folder / "venv" / "bin" / "python"
-    installed(found, "pip>=24", "hatchling>=1.27")
-    build = [found, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder]
-    subprocess.run([*build, ROOT / "runtime"], check=True)
-    (wheel,) = folder.glob("tldet_runtime-*.whl")
+    found, wheel = built_wheel(ROOT / "runtime", tmp_path_factory.mktemp("environment"))
     installed(found, f"{wheel}[onnx,openvino]")
     return found
 

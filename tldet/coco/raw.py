@@ -58,22 +58,25 @@ def read_part(path: Path, keep: Callable[[Image], bool]) -> Record:
     }
 
 
-def read_part_texts(path: Path, name: str, keep: Callable[[Image], bool]) -> dict[str, Any]:
+def read_part_texts(path: Path, name: str, keep: Callable[[Image], bool]) -> tuple[dict[str, Any], int]:
     """Read the same as :func:`read_part`, with all values as their JSON texts.
 
     Args:
         path: the file.
         name: name of the file in messages.
         keep: selects images.
+
+    Returns:
+        The part, and the number of images left out.
     """
     images, annotations = _rows_of(path, name, keep)
     fields = top_level(read_json_text(path, name), name)
     texts = {key: record_texts(Path(name), fields, key) for key in ("images", "annotations")}
-    return {
-        **fields,
+    part = {
         "images": [texts["images"][row] for row in images],
         "annotations": [texts["annotations"][row] for row in annotations],
     }
+    return {**fields, **part}, len(texts["images"]) - len(images)
 
 
 def _rows_of(path: Path, name: str, keep: Callable[[Image], bool]) -> tuple[list[int], list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tldet.data.checks.findings import SEVERITIES, Finding, Severity, reaches
 from tldet.system.output import check_output, refuse_same, write_json
@@ -17,9 +17,6 @@ from tldet.workflows.check.request import CheckRequest
 from tldet.workflows.check.sources import CheckSource, open_check_source, summary
 from tldet.workflows.check.tables import show_findings
 from tldet.workflows.requests import takes
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ import msgspec
 
 from tldet.coco.raw import read_part_texts
 from tldet.coco.reader import read_coco
-from tldet.coco.records import Image
 from tldet.data.formats.prepare import check_files, complete
 from tldet.data.formats.records import Dataset, ImageRecord
 from tldet.data.formats.source import SourceOptions, read_source
@@ -143,13 +142,7 @@ def restricted(path: Path, present: Collection[str], name: str) -> tuple[bytes, 
     Raises:
         DataError: the content is not COCO JSON, or no image is present.
     """
-    there: list[bool] = []
-
-    def keep(image: Image) -> bool:
-        there.append(image.file_name in present)
-        return there[-1]
-
-    part = read_part_texts(path, name, keep)
-    if not any(there):
+    part, left_out = read_part_texts(path, name, lambda image: image.file_name in present)
+    if not part["images"]:
         raise DataError(f"{name}: none of its images was downloaded")
-    return msgspec.json.encode(part), there.count(False)
+    return msgspec.json.encode(part), left_out

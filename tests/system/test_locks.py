@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tldet.errors import OutputError
-from tldet.system.locks import LOCK_NAME, locked
+from tldet.system.locks import LOCK_NAME, is_unused, locked
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
@@ -138,6 +138,53 @@ def test_a_lock_file_that_changes_between_opening_and_locking(
     assert len(holders) == taken
     for process in holders:
         process.communicate("")
+
+
+LEFT = (".tldet-12345678.json.tmp", "fold1/train/.tldet-12345678.jpg.tmp", "fold2/.lock")
+
+
+def leave(folder: Path, *names: str) -> Path:
+    for path in (folder / name for name in names):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    return folder
+
+
+def test_leftovers_in_subfolders(tmp_path: Path) -> None:
+    run = leave(tmp_path / "run", *LEFT)
+    assert is_unused(run)
+    with locked(run):
+        assert {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()} == {LOCK_NAME, "fold2/.lock"}
+
+
+@pytest.mark.parametrize("name", ["fold1/train/a.jpg", "fold1/.tldet-1.jpg", "fold1/.hidden", "split_report.json"])
+def test_a_folder_with_a_file_is_used_and_left_alone(tmp_path: Path, name: str) -> None:
+    run = leave(tmp_path / "run", *LEFT, name)
+    assert not is_unused(run)
+    with locked(run):
+        assert (run / LEFT[1]).exists()
+    assert (run / name).exists()
+
+
+def test_a_folder_with_a_subfolder_in_use(tmp_path: Path) -> None:
+    process = hold(tmp_path / "run" / "fold1" / "train")
+    run = leave(tmp_path / "run", *LEFT)
+    assert not is_unused(run)
+    with locked(run):
+        assert (run / LEFT[1]).exists(), "the file of the other process"
+    process.communicate("")
+    assert is_unused(run)
+
+
+@pytest.mark.parametrize("target", ["elsewhere", "nowhere"])
+def test_a_folder_with_a_link_is_used(tmp_path: Path, target: str) -> None:
+    elsewhere = leave(tmp_path / "elsewhere", ".tldet-12345678.json.tmp")
+    run = leave(tmp_path / "run", *LEFT)
+    (run / "link").symlink_to(tmp_path / target)
+    assert not is_unused(run)
+    with locked(run):
+        pass
+    assert list(elsewhere.iterdir()), "not followed"
 
 
 def test_a_folder_that_stays_empty_is_removed(tmp_path: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tldet.errors import OutputError
-from tldet.system.output import make_folder, naming, path_text, remove_leftovers
+from tldet.system.output import TEMPORARY, make_folder, naming, path_text, remove_leftovers
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -31,7 +32,8 @@ def locked(folder: str | Path) -> Iterator[None]:
     with naming(folder):
         new = [path for path in (Path(folder), *Path(folder).parents) if not path.exists()]
         path, lock = _acquire(folder)
-    remove_leftovers(path.parent)
+    for one in [at for at, _ in _walk(path.parent)] if is_unused(path.parent) else [path.parent]:
+        remove_leftovers(one)
     try:
         yield
     finally:
@@ -118,5 +120,26 @@ def _is_current(lock: BaseFileLock, path: Path) -> bool:
 
 
 def is_unused(folder: Path) -> bool:
-    """Return True if a folder contains nothing but its lock and temporary files of killed processes."""
-    return all(path.name == LOCK_NAME or path.match(".tldet-*.tmp") for path in folder.iterdir())
+    """Return True if a folder and those below it contain nothing but locks and temporary files of killed processes.
+
+    A folder below it that another process has locked is used; so is a link.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    for at, names in _walk(folder):
+        if any(name != LOCK_NAME and not fnmatch.fnmatchcase(name, TEMPORARY) for name in names):
+            return False
+        if at != folder and in_use(at):
+            return False
+    return True
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield a folder and those below it, each with the names of its files and links."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for at, folders, files in os.walk(folder, onerror=fail):
+        yield Path(at), [*files, *(name for name in folders if Path(at, name).is_symlink())]

@@ -21,6 +21,7 @@ from typing import BinaryIO
 from tldet.errors import OutputError
 from tldet.system.inputs import real_path
 
+TEMPORARY = ".tldet-*.tmp"  # names of files that are being written, or were when their process was killed
 _STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # written directly
 RETRIED: tuple[type[OSError], ...] = (PermissionError,) if os.name == "nt" else ()  # Windows: the file is being read
 RETRY_SECONDS = 10.0
@@ -220,9 +221,10 @@ def remove_leftovers(folder: Path, suffix: str = "") -> None:
         folder: the folder.
         suffix: of the files that were to be written; any by default.
     """
-    for path in folder.glob(f".tldet-*{suffix}.tmp"):
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
+    for path in folder.glob(TEMPORARY):
+        if path.stem.endswith(suffix):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

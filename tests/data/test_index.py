@@ -247,6 +247,15 @@ def test_labels_can_follow_a_model_s_classes(tmp_path: Path) -> None:
         AnnotationIndex.load(path, ["bird"])
 
 
+def test_classes_that_differ_in_case_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path, coco())
+    with pytest.raises(DataError, match=r"model: CAT \); 'cat' and 'CAT ' must be spelled alike"):
+        AnnotationIndex.load(path, ["CAT "])
+    (*_, note) = AnnotationIndex.load(path, ["Cat", "dog"]).notes
+    assert note.endswith("(cat); 'cat' and 'Cat' must be spelled alike")
+    assert "spelled" not in AnnotationIndex.load(path, ["catfish", "dog"]).notes[-1]
+
+
 def test_another_class_order_copies_labels_only(tmp_path: Path) -> None:
     path = write(tmp_path, coco(annotations=[annotation(id=i, category_id=3 + 4 * (i % 2)) for i in range(4)]))
     index = AnnotationIndex.load(path)

@@ -74,6 +74,20 @@ def test_drawn_images_keep_their_names(folder: Path) -> None:
     assert len(list(Path("again").rglob("*.jpg"))) == 2, "names do not replace each other"
 
 
+@pytest.mark.parametrize("option", [["--json", "out.json"], ["--draw", "out"]])
+def test_existing_outputs_are_replaced_only_with_the_option(
+    folder: Path, option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path("out.json" if option[0] == "--json" else "out/in/c.jpg")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"of the user")
+    assert run_command(["m.onnx", "in/c.jpg", *option]) == 2
+    assert f"{path}: already exists; choose another path, or replace it with --overwrite" in capsys.readouterr().err
+    assert path.read_bytes() == b"of the user"
+    assert run_command(["m.onnx", "in/c.jpg", *option, "--overwrite"]) == 0
+    assert path.read_bytes() != b"of the user"
+
+
 def test_images_are_found_once_and_in_order(folder: Path) -> None:
     everything = ["in/a.PNG", "in/b/ä b.webp", "in/broken.png", "in/c.jpg"]
     assert named_images(["in"]) == everything

@@ -57,12 +57,12 @@ def test_the_metrics_are_saved_all_the_same(tmp_path: Path) -> None:
         )
         assert "Traceback" not in done.stderr
         assert json.loads(out.read_text())["AP"] > 0.99
-        done = run(*given, stderr=full)
+        done = run(*given, "--overwrite", stderr=full)
         assert (done.returncode, "COCO bbox" in done.stdout) == (0, True), "nobody reads notes on a full disk"
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as pipe:
-        assert "Traceback" not in run(*given, stdout=pipe).stderr, "a reader that ended early"
+        assert "Traceback" not in run(*given, "--overwrite", stdout=pipe).stderr, "a reader that ended early"
     done = run(*given[:-1], "/dev/full")
     assert done.returncode == 2
     assert "COCO bbox" in done.stdout, "the table is printed before the file is written"

@@ -32,7 +32,8 @@ from tldet.engine.logging import JsonLog
 from tldet.errors import DataError, OutputError
 from tldet.evaluation.report import CocoResult
 from tldet.system import output
-from tldet.system.output import Replacement, check_output, replacing, write_bytes, write_json
+from tldet.system.output import Replacement, replacing, write_bytes, write_json
+from tldet.system.output_checks import check_output
 from tldet.visualize.curves import plot_variants
 from tldet.workflows.predict.outputs import write_image
 from tldet.workflows.report.report import Report

@@ -106,6 +106,22 @@ def test_finetune_refuses(begun: Path, digits: Path, how: Callable[[dict[str, An
     assert not (begun / "run" / "step_00000004.pt").exists()
 
 
+def more_objects(truth: dict[str, Any]) -> None:
+    truth["annotations"].append({**truth["annotations"][0], "id": 10**6})
+
+
+def test_changed_annotations_are_reported(begun: Path, digits: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for how, expected in ((lambda truth: None, []), (more_objects, ["training", "validation"])):
+        shutil.rmtree(begun / "data")
+        shutil.copytree(digits, begun / "data")
+        change(begun, how)
+        caplog.clear()
+        finetune(out=begun / "run", resume=True, report=False)
+        texts = [record.getMessage() for record in caplog.records if "has changed since" in record.getMessage()]
+        assert [text.split()[1] for text in texts] == expected
+        assert all(str(begun / "run") in text for text in texts)
+
+
 @pytest.mark.parametrize("how", [swap_ids, add])
 def test_the_advice_works(
     begun: Path, digits: Path, tmp_path: Path, how: Callable[[dict[str, Any]], None], capsys: pytest.CaptureFixture[str]
@@ -137,10 +153,14 @@ def test_tldet_test_matches_classes_by_name(run: Path, digits: Path, tmp_path: P
     assert dict(after.per_class) == before.per_class
 
 
-def test_pretrain_refuses_and_the_advice_works(tmp_path: Path) -> None:
+def test_pretrain_refuses_and_the_advice_works(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = generate_crops(tmp_path / "crops", train=60, val=20, side=32)
     options = ["data.loader.batch_size=4", "training.precision=fp32"]
     pretrain(made, out=tmp_path / "run", backbone=NAME, steps=1, cfg_options=options, report=False)
+    next((made / "train" / "1").iterdir()).unlink()
+    pretrain(out=tmp_path / "run", resume=True, report=False)
+    assert "the training data has changed since the run" in caplog.text
+    assert "the validation data has changed" not in caplog.text
     for split in ("train", "val"):
         (made / split / "0").rename(made / split / "zero")
     with pytest.raises(

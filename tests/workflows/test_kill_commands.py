@@ -56,11 +56,12 @@ def killed(
     resumed: Sequence[object] | None = None,
     repeated: Sequence[object] | None = None,
     modules: Sequence[str] = MODULES,
+    kills: int = KILLS,
 ) -> Killed:
-    """Run a command undisturbed, then with ten kills."""
+    """Run a command undisturbed, then with kills."""
     commands = {"command": command, "resumed": resumed, "repeated": repeated}
     spec: dict[str, Any] = {name: given and [*map(str, given)] for name, given in commands.items()}
-    spec |= {"kills": KILLS, "seed": 0, "folder": str(folder), "modules": list(modules)}
+    spec |= {"kills": kills, "seed": 0, "folder": str(folder), "modules": list(modules)}
     folder.mkdir()
     (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     path = os.pathsep.join([str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")])
@@ -70,7 +71,7 @@ def killed(
     err = (folder / "stderr").read_text(encoding="utf-8")
     assert done.returncode == 0, (done.stderr + err)[-3000:]
     found = Killed(folder / "whole", sorted(folder.glob("killed*")), json.loads(done.stdout.splitlines()[-1]), err)
-    assert len(found.kills) >= KILLS
+    assert len(found.kills) >= kills
     assert "Traceback" not in err
     assert any(one["files"] for one in found.kills), "no kill came after a file was complete"
     assert any(one["temporary"] for one in found.kills), "no kill came while a file was written"
@@ -139,7 +140,7 @@ def video(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_test(run: Path, tmp_path: Path) -> None:
     given = ["test", run / "best.pt", "--json", "{out}/metrics.json", "--results", "{out}/results.json"]
-    found = killed(tmp_path / "k", given, repeated=given)
+    found = killed(tmp_path / "k", given, repeated=[*given, "--overwrite"])
     assert {one["code"] for one in found.kills} == {0}
     for name, path in (item for one in found.folders for item in outputs(one).items()):
         assert path.read_bytes() == (found.whole / name).read_bytes()
@@ -222,7 +223,7 @@ def test_import(tmp_path: Path) -> None:
     model = torchvision.models.detection.retinanet_resnet50_fpn(weights=None, weights_backbone=None)
     torch.save(model.state_dict(), tmp_path / "retinanet.pth")
     given = ["import", tmp_path / "retinanet.pth", "--out", "{out}/imported.pt"]
-    found = killed(tmp_path / "k", given, repeated=given)
+    found = killed(tmp_path / "k", given, repeated=[*given, "--overwrite"])
     assert {one["code"] for one in found.kills} == {0}
     whole = checkpoint.load_checkpoint(found.whole / "imported.pt")["model"]
     for path in (path for one in found.folders for path in outputs(one).values()):
@@ -233,7 +234,7 @@ def test_import(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_report(run: Path, tmp_path: Path) -> None:
     given = ["report", run / "best.pt", "--out", "{out}/r.html", "--json", "{out}/r.json", "--tables", "{out}/tables"]
-    found = killed(tmp_path / "k", given, repeated=given)
+    found = killed(tmp_path / "k", given, repeated=[*given, "--overwrite"], kills=6)
     assert {one["code"] for one in found.kills} == {0}
     for path in (path for one in found.folders for path in outputs(one).values()):
         assert_readable(path)

@@ -27,12 +27,12 @@ KIB = 1024 if sys.platform == "darwin" else 1  # units of ru_maxrss per KiB
 
 
 def measured(*words: object) -> tuple[int, float, str]:
-    """Run a command; returns exit code, memory in MB beyond that of the imports, and standard error."""
+    """Run a command; returns exit code, memory in MB beyond that of the imports, and its output."""
     given = [sys.executable, "-c", SCRIPT, *map(str, words)]
     done = subprocess.run(given, capture_output=True, text=True, check=False, cwd=ROOT, env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     code, memory = done.stdout.splitlines()[-1].split()
-    return int(code), int(memory) / KIB / 1000, done.stderr
+    return int(code), int(memory) / KIB / 1000, done.stdout + done.stderr
 
 
 def huge_jpeg(path: Path) -> Path:
@@ -44,8 +44,6 @@ def huge_jpeg(path: Path) -> Path:
     assert content[start + 5 : start + 9] == (48).to_bytes(2, "big") + (64).to_bytes(2, "big")
     content[start + 5 : start + 9] = 2 * (65500).to_bytes(2, "big")
     path.write_bytes(content)
-    with Image.open(path) as image:
-        assert image.size == (65500, 65500)
     return path
 
 
@@ -69,7 +67,7 @@ def test_a_huge_jpeg_in_a_dataset(digits: Path, tmp_path: Path) -> None:
     given = ["finetune", "--train", tmp_path / "a.json", "--images", tmp_path, "--out", tmp_path / "out"]
     code, memory, err = measured(*given)
     assert code == 2
-    assert f"{name}: is 65500 x 65500, but the annotations state 128 x 96" in err
+    assert f"{name}: sizes differ: file 65500 x 65500, JSON 128 x 96" in err
     assert memory < 400
     assert not (tmp_path / "out").exists()
 
@@ -89,7 +87,7 @@ def test_a_million_categories(digits: Path, tmp_path: Path, command: str) -> Non
         "merge": [path, truth, "--out", out],
         "check": [path, "--images", digits / "test"],
     }
-    code, memory, err = measured(command, *given[command])
-    assert code == 2
-    assert "has 1000000 categories; more than 20000 are not supported" in err
+    code, memory, told = measured(command, *given[command])
+    assert code == (1 if command == "check" else 2)  # a finding
+    assert "has 1000000 categories; more than 20000 are not supported" in " ".join(told.split())
     assert memory < 1000, "4 GB before there was a limit"

@@ -93,8 +93,8 @@ def test_one_line(
 def test_one_line_of_other_commands(
     command: str, bad: str, digits: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if command.startswith("import") and Path(bad).is_dir():
-        pytest.skip("a class may have the name of a folder")
+    if command.startswith("import") and Path(bad).name != "pipe" and bad != "/dev/zero":
+        pytest.skip("a class may have any name that is not that of a special file")
     assert_refused(command, bad, digits, run, tmp_path / "out", capsys)
 
 

@@ -27,7 +27,7 @@ def test_metrics_are_printed_before_they_are_written(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(output, "_replace", full)
-    assert main(["test", str(run / "best.pt"), option, str(path)]) == 2
+    assert main(["test", str(run / "best.pt"), option, str(path), "--overwrite"]) == 2
     out, err = capsys.readouterr()
     assert "COCO bbox" in out
     assert err.splitlines()[-1].startswith(f"tldet test: error: {path}: cannot be written (No space left on device)")
@@ -85,7 +85,10 @@ def test_an_output_never_replaces_an_input(
     (tmp_path / "new.pt").write_text("1")
     (tmp_path / "link").symlink_to("dt.json")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert main([word.format(**{"in": tmp_path, "data": tmp_path / "data"}) for word in command.split()]) == 2
+    assert (
+        main([word.format(**{"in": tmp_path, "data": tmp_path / "data"}) for word in f"{command} --overwrite".split()])
+        == 2
+    )
     assert "is an input and would be overwritten; choose another output path" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 

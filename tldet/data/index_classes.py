@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,10 @@ def index_for_classes(index: AnnotationIndex, classes: Sequence[str]) -> Annotat
     common = [name for name in classes if name in index.class_names]
     if not common:
         own, others = shortened(index.class_names, 8), shortened(list(classes), 8)
-        raise DataError(f"{index.path}: annotations and model share no class (annotations: {own}; model: {others})")
+        hint = _case_hint(index.class_names, classes)
+        raise DataError(
+            f"{index.path}: annotations and model share no class (annotations: {own}; model: {others}){hint}"
+        )
     if tuple(classes) == index.class_names:
         return index
     table = np.array([classes.index(n) if n in classes else -1 for n in index.class_names], np.int64)
@@ -46,8 +49,15 @@ def index_for_classes(index: AnnotationIndex, classes: Sequence[str]) -> Annotat
         found = found.keep(labels >= 0)
     unknown = sorted(set(index.class_names) - set(classes))
     count, named = counted(int((labels < 0).sum()), "object"), ", ".join(unknown[:NAMED])
-    line = f"{count} left out: the model does not have their classes ({named})"
+    line = f"{count} left out: the model does not have their classes ({named}){_case_hint(unknown, classes)}"
     return replace(found, notes=(*found.notes, line)) if unknown else found
+
+
+def _case_hint(names: Iterable[str], classes: Sequence[str]) -> str:
+    """Name the first class that equals one of the model except for case and surrounding spaces; empty if none does."""
+    folded = {name.strip().casefold(): name for name in classes}
+    pairs = ((name, folded.get(name.strip().casefold())) for name in names)
+    return next((f"; {name!r} and {found!r} must be spelled alike" for name, found in pairs if found), "")
 
 
 def _with_unused(index: AnnotationIndex) -> AnnotationIndex:

@@ -83,6 +83,7 @@ def command_parser() -> ArgumentParser:
     )
     parser.add_argument("--json", metavar="FILE", help="output file, COCO results JSON (-: standard output)")
     parser.add_argument("--draw", metavar="DIR", help="output directory for images with drawn detections")
+    parser.add_argument("--overwrite", action="store_true", help="replace existing output files (default: an error)")
     text = f"score threshold (default: the thresholds stored in the file, else {SCORE})"
     parser.add_argument("--score", type=_probability, metavar="T", help=text)
     text = "maximum number of images per batch (default: 4)"
@@ -220,7 +221,7 @@ class _Run:
             self.output_error = error
 
     def _check_outputs(self, images: Sequence[str]) -> None:
-        """Check that no output overwrites an input, and that the JSON file can be written."""
+        """Check that no output overwrites an input or, without --overwrite, a file; and that JSON can be written."""
         outputs = [self._drawn_path(name) for name in images] if self.args.draw else []
         if self.args.json and self.args.json != "-":
             outputs.append(Path(self.args.json))
@@ -228,6 +229,8 @@ class _Run:
         for path in outputs:
             if os.path.realpath(path) in inputs:
                 raise OutputError(f"{path}: is an input and would be overwritten; choose another output path")
+            if not self.args.overwrite and is_file(path):
+                raise OutputError(f"{path}: already exists; choose another path, or replace it with --overwrite")
         if self.args.json and self.args.json != "-":
             check_writable(Path(self.args.json))
 

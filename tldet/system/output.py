@@ -13,13 +13,12 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
 from tldet.errors import OutputError
-from tldet.system.inputs import real_path
 
 TEMPORARY = ".tldet-*.tmp"  # names of files that are being written, or were when their process was killed
 _STREAMS = ("/dev/stdout", "/dev/stderr", "/dev/fd/", "/proc/")  # written directly
@@ -159,48 +158,6 @@ def write_text(path: str | Path, text: str, *, sync: bool = False) -> None:
 def write_json(path: str | Path, content: object, *, indent: int | None = None) -> None:
     """Write ``content`` as JSON, on one line without ``indent``; see :func:`replacing`."""
     write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n", sync=True)
-
-
-def check_output(path: str | Path, kept: Iterable[object] = ()) -> None:
-    """Check that a file can be written before its content is computed; create its folder.
-
-    Args:
-        path: the file.
-        kept: files that the output must not replace, such as the inputs; values that are not paths are ignored.
-
-    Raises:
-        OutputError: the file cannot be written, or is one of ``kept``.
-    """
-    refuse_kept(path, {real_path(one) for one in kept if isinstance(one, str | os.PathLike)})
-    with naming(path):
-        Replacement(path).discard()
-
-
-def refuse_kept(path: str | Path, kept: Collection[Path]) -> None:
-    """Reject an output that is an input of the command.
-
-    Args:
-        path: the output.
-        kept: real paths of the inputs, see :func:`~tldet.system.inputs.real_path`.
-
-    Raises:
-        OutputError: the output is an input.
-    """
-    if real_path(path) in kept:
-        raise OutputError(f"{path_text(path)}: is an input and would be overwritten; choose another output path")
-
-
-def refuse_same(paths: Iterable[str | Path]) -> None:
-    """Reject two outputs of a command with the same path.
-
-    Raises:
-        OutputError: two paths name the same file.
-    """
-    seen: set[Path] = set()
-    for path in paths:
-        if real_path(path) in seen:
-            raise OutputError(f"{path_text(path)}: is given for two outputs; choose different paths")
-        seen.add(real_path(path))
 
 
 def make_folder(folder: str | Path) -> Path:

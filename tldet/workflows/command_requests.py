@@ -19,6 +19,7 @@ from tldet.workflows.options import (
     nms_option,
     option,
     overlap_option,
+    overwrite_option,
     precision_option,
     split_option,
     threads_option,
@@ -74,6 +75,7 @@ class TestRequest(DataOptions):
     device: str = device_option()
     precision: str = precision_option("auto, bf16 or fp16 on a GPU, fp32 on a CPU")
     threads: int | None = threads_option()
+    overwrite: bool = overwrite_option()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +112,7 @@ class EvaluateRequest(Request):
         "output file, CSV with error counts per image at IoU 0.5 (of --classes, if given)", metavar="FILE", file=True
     )
     json: str | Path | None = option("output file of the metrics, JSON", metavar="FILE", file=True)
+    overwrite: bool = overwrite_option()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -157,6 +160,7 @@ class ModelsRequest(Request):
         const="",
     )
     json: str | Path | None = option("output file of the table, JSON", metavar="FILE", file=True)
+    overwrite: bool = overwrite_option()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,6 +186,7 @@ class ImportRequest(Request):
         metavar="NAME",
         many=True,
     )
+    overwrite: bool = overwrite_option()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,8 @@ from tldet.evaluation.protocols.lvis import evaluate_lvis
 from tldet.evaluation.protocols.result import ProtocolResult
 from tldet.evaluation.protocols.voc import evaluate_voc
 from tldet.evaluation.report import CocoResult
-from tldet.system.output import check_output, refuse_same, write_text
+from tldet.system.output import write_text
+from tldet.system.output_checks import check_outputs
 from tldet.visualize.page.tables import Table
 from tldet.workflows.command_requests import EvaluateRequest
 from tldet.workflows.requests import takes
@@ -27,10 +28,8 @@ def evaluate(request: EvaluateRequest) -> CocoResult:
     Raises:
         DataError: a file cannot be read or written, or a record is invalid; the message names the file or record.
     """
-    outputs = [path for path in (request.json, request.per_image) if path]
-    refuse_same(outputs)
-    for path in outputs:
-        check_output(path, [request.gt, request.dt, *request.classes])
+    inputs = [request.gt, request.dt, *request.classes]
+    check_outputs([request.json, request.per_image], inputs, overwrite=request.overwrite)
     truth = load_ground_truth(request.gt, request.type, flags=request.voc or request.lvis)
     results = load_results(request.dt, truth)
     chosen = restrict_to_classes(truth, results, read_names(request.classes)) if request.classes else (truth, results)

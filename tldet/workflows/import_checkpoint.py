@@ -12,7 +12,7 @@ from tldet.coco.class_files import read_names
 from tldet.config import Config, read_config
 from tldet.errors import CheckpointError, ConfigError
 from tldet.models.detector import Detector, build_detector
-from tldet.system.output import check_output
+from tldet.system.output_checks import check_outputs
 from tldet.text import counted
 from tldet.transfer.class_match import few
 from tldet.transfer.interop.adapt import adapted
@@ -44,7 +44,7 @@ def import_checkpoint(request: ImportRequest) -> Path:
         ConfigError: ``model`` is unknown, or ``classes`` do not fit the checkpoint.
     """
     path, out, console = request.checkpoint, Path(request.out), request.console
-    check_output(out, [path, *request.classes])
+    check_outputs([out], [path, *request.classes], overwrite=request.overwrite)
     given = read_names(request.classes) if request.classes else ()
     foreign = read_foreign(path)
     known = _known(foreign, request.model)

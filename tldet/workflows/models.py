@@ -21,7 +21,8 @@ from tldet.models.cost import backbone_cost, detector_cost
 from tldet.models.zoo import CURATED, BackboneInfo, backbone_names, find_backbone
 from tldet.runtime.images import fitted_size
 from tldet.structures.image import Size
-from tldet.system.output import check_output, write_json
+from tldet.system.output import write_json
+from tldet.system.output_checks import check_outputs
 from tldet.transfer.cached_weights import is_here
 from tldet.transfer.interop.known import published_weights
 from tldet.transfer.licenses import license_of
@@ -80,8 +81,7 @@ def models(request: ModelsRequest) -> list[Row]:
     Raises:
         ConfigError: no name matches the pattern, or the file cannot be written.
     """
-    if request.json is not None:
-        check_output(request.json)
+    check_outputs([request.json], overwrite=request.overwrite)
     both = not request.detectors and request.backbones is None
     rows = [detector_row(name) for name in shipped()] if request.detectors or both else []
     if request.backbones is not None or both:

@@ -139,6 +139,11 @@ def flag(name: str, default: object = None) -> str:
     return f"--{'no-' if default is True else ''}{name.replace('_', '-')}"
 
 
+def overwrite_option() -> Any:
+    """Return the field of ``overwrite``."""
+    return option("replace existing output files (default: an error)", bool)
+
+
 def device_option() -> Any:
     """Return the field of ``device``."""
     return option("device: cpu, cuda, cuda:1, ... (default: auto, a GPU if there is one)", default="auto", metavar="D")

@@ -28,7 +28,8 @@ from tldet.runtime.images import Reduced
 from tldet.structures.detections import Detections
 from tldet.structures.target import Target
 from tldet.system.device import pick_device
-from tldet.system.output import check_output, refuse_same, write_json
+from tldet.system.output import write_json
+from tldet.system.output_checks import check_outputs
 from tldet.transfer.restore import restore
 from tldet.workflows.command_requests import TestRequest
 from tldet.workflows.evaluation_data import EvaluationData, evaluation_dataset, evaluation_on
@@ -59,14 +60,11 @@ def evaluate_on(request: TestRequest, given: EvaluationData) -> CocoResult:
     Raises:
         TldetError: the checkpoint or the data is invalid, or they share no class.
     """
-    outputs = [path for path in (request.json, request.results) if path]
-    refuse_same(outputs)
-    for path in outputs:
-        check_output(path, [request.checkpoint, given.data])
+    outputs = (request.json, request.results)
+    check_outputs(outputs, [request.checkpoint, given.data], overwrite=request.overwrite)
     model, state = _loaded(request)
     section = given.section(request.checkpoint, state)
-    for path in outputs:
-        check_output(path, [section.get("annotations")])
+    check_outputs(outputs, [section.get("annotations")], overwrite=True)
     if request.tiles:
         section["transforms"] = []  # the tiles are resized, not the images
     dataset = evaluation_dataset(section, state)
@@ -124,7 +122,7 @@ def _evaluated(
 ) -> Validation:
     """Evaluate a detector on a dataset."""
     validation = evaluation_on(dataset, state["config"], request.engine)
-    log.info("%s", split_line("evaluation", dataset))
+    log.info("%s; annotations in %s", split_line("evaluation", dataset), dataset.index.path)
     if isinstance(model, ExportedDetector):
         precision = Precision(model.metadata["precision"])
     else:

@@ -235,7 +235,7 @@ def test_errors_of_each_image_by_hand(tmp_path: Path) -> None:
         f"5,5.jpg,1,1,1,0,0,1.0,{threshold}",
         f"6,6.jpg,0,0,0,0,0,1.0,{threshold}",
     ]
-    assert main(["evaluate", *inputs, "--per-image", str(out), "--classes", "b"]) == 0
+    assert main(["evaluate", *inputs, "--per-image", str(out), "--classes", "b", "--overwrite"]) == 0
     assert out.read_text().splitlines()[1].startswith("4,4.jpg,1,0,0,0,1,0.0,")
     assert main(["evaluate", *inputs, "--per-image", str(tmp_path / "gt.json")]) == 2
 

@@ -20,7 +20,7 @@ OTHER_FORMATS = {"record-changed"}
 def checked(folder: Path, *options: str) -> tuple[int, dict[str, Any]]:
     """The exit code of ``tldet check``, and its JSON."""
     out = folder.parent / "found.json"
-    code = main(["check", str(folder), "--json", str(out), *options])
+    code = main(["check", str(folder), "--json", str(out), "--overwrite", *options])
     return code, json.loads(out.read_text()) if out.exists() else {}
 
 

@@ -81,7 +81,7 @@ def test_tables_of_a_report_for_each_detector(tmp_path: Path) -> None:
     swapped.categories[::4] = (swapped.categories[::4] + 1) % 3
     gt, dt = write_files(tmp_path, truth, swapped, "2.json")
     both = tables_of(compare([files[0][1], dt], gt=gt, out=tmp_path / "page.html"))
-    single = [tables_of(report(gt=gt, dt=one[1], out=tmp_path / "one.html")) for one in (files[0], (gt, dt))]
+    single = [tables_of(report(gt=gt, dt=one, out=tmp_path / f"of_{one.name}.html")) for one in (files[0][1], dt)]
     for name in ("ap_by_size", "ap_by_aspect_ratio", "ap_by_crowding"):
         assert both[name].columns[1:] == ("objects", "1.json", "2.json")
         assert [row[:3] for row in both[name].rows] == [row[:3] for row in single[0][name].rows]

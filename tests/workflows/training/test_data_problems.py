@@ -43,6 +43,19 @@ def test_one_line_for_each_kind(tmp_path: Path, caplog: pytest.LogCaptureFixture
     )
 
 
+def test_images_in_both_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path / "data")
+    (tmp_path / "link").symlink_to(tmp_path / "data" / "images")
+    one, other = CocoDataset(str(path), str(path.parent / "images")), CocoDataset(str(path), str(tmp_path / "link"))
+    other.positions = other.positions[2:]
+    with caplog.at_level(logging.INFO):
+        log_problems(one, other)
+    names = sorted(one.index.file_names[position] for position in other.positions)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"train and val share {len(names)} images, so that the validation AP is too high: ")
+    assert str(path.parent / "images" / names[0]) in line
+
+
 def test_classes_of_the_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(tmp_path / "data", splits(only_dogs_in("val")))
     (line,) = logged(tmp_path / "data", caplog, "val.json")

@@ -19,7 +19,8 @@ from tldet.inference.loading import load
 from tldet.runtime.images import fitted_size, resize_to
 from tldet.structures.image import ImageArray
 from tldet.structures.target import Target
-from tldet.system.output import check_output, write_text
+from tldet.system.output import write_text
+from tldet.system.output_checks import check_outputs
 from tldet.text import counted
 from tldet.visualize.page.document import Section, asset, document
 from tldet.visualize.page.images import jpeg_url, mask_outline
@@ -64,7 +65,7 @@ def browse(request: BrowseRequest) -> BrowseReport:
         TldetError: the data, a transform or the checkpoint is invalid, or the page cannot be written.
     """
     path = Path(request.html)
-    check_output(path, kept=(request.data, request.model))
+    check_outputs([path], [request.data, request.model], overwrite=request.overwrite)
     plain = _dataset(request, ())
     plain.check_images()  # skips unusable images
     index = plain.index

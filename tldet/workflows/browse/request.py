@@ -14,6 +14,7 @@ from tldet.workflows.options import (
     described,
     device_option,
     option,
+    overwrite_option,
 )
 from tldet.workflows.requests import DataOptions
 
@@ -50,3 +51,4 @@ class BrowseRequest(DataOptions):
     html: str | Path = option(
         "output file, HTML page (default: browse.html)", default="browse.html", metavar="FILE", file=True
     )
+    overwrite: bool = overwrite_option()

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tldet.data.checks.findings import SEVERITIES, Finding, Severity, reaches
-from tldet.system.output import check_output, refuse_same, write_json
+from tldet.system.output import write_json
+from tldet.system.output_checks import check_outputs
 from tldet.system.progress import progress_bars
 from tldet.workflows.check.fix import Repaired, refuse_sources, repair, write_repaired
 from tldet.workflows.check.page import write_check_page
@@ -71,14 +72,11 @@ def check(request: CheckRequest) -> CheckReport:
     Raises:
         TldetError: there is no dataset, or an output cannot be written.
     """
-    outputs = [path for path in (request.json, request.html) if path is not None]
-    refuse_same(outputs)
-    for path in outputs:
-        check_output(path, [request.data])
+    outputs = (request.json, request.html)
+    check_outputs(outputs, [request.data], overwrite=request.overwrite)
     with progress_bars(request.console) as progress:
         source = open_check_source(request)
-        for path in outputs:
-            check_output(path, source.files)
+        check_outputs(outputs, source.files, overwrite=True)
         refuse_sources(request, source)
         findings = sorted(find_problems(request, source, progress), key=_order)
         repaired = repair(request, source, findings) if request.fix is not None else None

@@ -13,7 +13,8 @@ from tldet.data.checks.findings import Finding, Repair
 from tldet.data.checks.statistics import InputSettings
 from tldet.errors import ConfigError, DataError, OutputError
 from tldet.system.inputs import is_folder
-from tldet.system.output import check_output, write_json
+from tldet.system.output import write_json
+from tldet.system.output_checks import check_outputs
 from tldet.text import counted
 from tldet.workflows.check.problems import quick_problems
 from tldet.workflows.check.request import CheckRequest
@@ -85,9 +86,9 @@ def refuse_sources(request: CheckRequest, source: CheckSource) -> None:
         raise ConfigError(
             f"--fix repairs COCO JSON only; convert the dataset first: tldet convert {request.data} --to coco --out DIR"
         )
-    for path in _targets(Path(request.fix), source).values():
-        check_output(path, source.files)
-        check_output(_changes_file(path), source.files)
+    targets = dict.fromkeys(_targets(Path(request.fix), source).values())
+    outputs = [one for path in targets for one in (path, _changes_file(path))]
+    check_outputs(outputs, source.files, overwrite=request.overwrite)
 
 
 def _targets(out: Path, source: CheckSource) -> dict[Path, Path]:

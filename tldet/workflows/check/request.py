@@ -13,6 +13,7 @@ from tldet.workflows.options import (
     described,
     device_option,
     option,
+    overwrite_option,
 )
 from tldet.workflows.requests import DataOptions
 from tldet.workflows.training.run_options import LengthOptions
@@ -71,6 +72,7 @@ class CheckRequest(DataOptions, LengthOptions):
         interval=PROBABILITY,
     )
     device: str = device_option()
+    overwrite: bool = overwrite_option()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,7 +15,8 @@ from tldet.models.postprocess import set_nms
 from tldet.runtime.metadata import METADATA_VERSION
 from tldet.runtime.session import INPUTS
 from tldet.system.inputs import file_hash
-from tldet.system.output import check_output, make_folder
+from tldet.system.output import make_folder
+from tldet.system.output_checks import check_output
 from tldet.transfer.restore import restore
 from tldet.workflows.export.data import ExportData
 from tldet.workflows.export.engine import check_engine, write_tensorrt

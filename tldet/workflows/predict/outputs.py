@@ -17,9 +17,9 @@ from tldet.inference.output_names import Names
 from tldet.inference.sources import InputSource
 from tldet.structures.detections import Detections
 from tldet.structures.image import ImageArray
-from tldet.system.inputs import is_file, is_folder, real_path
-from tldet.system.locks import is_unused
-from tldet.system.output import check_output, make_folder, refuse_kept, refuse_same, write_bytes, write_text
+from tldet.system.inputs import real_path
+from tldet.system.output import make_folder, write_bytes, write_text
+from tldet.system.output_checks import check_output, refuse_existing, refuse_kept, refuse_same
 
 FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')  # in file names of some system
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # file names with a meaning on Windows
@@ -76,7 +76,7 @@ class OutputPaths:
             shared: other shards write into the same folders.
 
         Raises:
-            DataError: an output would replace a file, or two outputs are the same.
+            TldetError: an output would replace a file, or two outputs are the same.
         """
         files = [self.out / source.name for source in sources] if self.out else []
         files += self.files()
@@ -90,7 +90,7 @@ class OutputPaths:
         within = [self.yolo / YOLO_CLASSES] if self.yolo else []
         refuse_same([*files, *folders, *([self.out] if self.out else []), *within])
         if not overwrite:
-            _check_new(files, [] if shared else folders)
+            refuse_existing(files, [] if shared else folders)
 
     def files(self) -> list[Path]:
         """Return the outputs that are files."""
@@ -103,15 +103,6 @@ class OutputPaths:
                 check_output(path)
             else:
                 make_folder(path)
-
-
-def _check_new(files: Sequence[Path], folders: Sequence[Path]) -> None:
-    for path in files:
-        if is_file(path):
-            raise DataError(f"{path}: already exists; choose another path, or replace it with --overwrite")
-    for folder in folders:
-        if is_folder(folder) and not is_unused(folder):
-            raise DataError(f"{folder}: is not empty; choose another folder, or write to it with --overwrite")
 
 
 class YoloWriter:

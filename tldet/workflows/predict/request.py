@@ -16,6 +16,7 @@ from tldet.workflows.options import (
     nms_option,
     option,
     overlap_option,
+    overwrite_option,
     precision_option,
     threads_option,
     tiles_option,
@@ -43,7 +44,7 @@ class _ResultFiles(Request):
         metavar="FILE",
         file=True,
     )
-    overwrite: bool = option("replace existing output files (default: an error)", bool)
+    overwrite: bool = overwrite_option()
 
 
 @dataclass(frozen=True, kw_only=True)

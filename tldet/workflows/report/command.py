@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 from tldet.evaluation.columns import GroundTruth, Results
 from tldet.evaluation.engines import score_results
 from tldet.evaluation.errors.analysis import Analysis, analyze
 from tldet.evaluation.report import defined
-from tldet.system.output import check_output, refuse_same, write_json
+from tldet.system.output import write_json
+from tldet.system.output_checks import check_outputs
 from tldet.visualize.page.document import Section
 from tldet.visualize.page.tables import Table
 from tldet.workflows.report.images import images_section
@@ -33,7 +33,9 @@ def report(request: ReportRequest) -> Report:
     """
     request = request.on_validation()
     inputs: list[object] = [request.checkpoint, request.gt, request.dt, request.data]
-    check_outputs(request, inputs, [request.save_thresholds, request.save_temperature])
+    copies = dict.fromkeys([request.save_thresholds, request.save_temperature])  # may be the same file
+    files = [request.out, request.json, *copies]
+    check_outputs(files, inputs, overwrite=request.overwrite, folders=[request.tables])
     if request.dt is not None:
         source = of_results(request.dt, request)
     else:
@@ -46,18 +48,6 @@ def report(request: ReportRequest) -> Report:
     if request.console:
         request.console.print(*_lines(made, source, found, request), sep="\n", markup=False, highlight=False)
     return made
-
-
-def check_outputs(request: ReportOptions, inputs: list[object], more: list[str | Path | None]) -> None:
-    """Check that the outputs can be written and replace no input.
-
-    Raises:
-        OutputError: one cannot be written, or is an input.
-    """
-    outputs = [request.out, *([request.json] if request.json else [])]
-    refuse_same(outputs)
-    for path in [*outputs, *dict.fromkeys(path for path in more if path)]:
-        check_output(path, inputs)
 
 
 def make_detector_report(source: DetectionSource, found: Analysis, images: int = WORST) -> Report:

@@ -12,9 +12,10 @@ from tldet.errors import DataError
 from tldet.evaluation.errors.analysis import Analysis, analyze
 from tldet.evaluation.paired import Paired, compare_matches
 from tldet.evaluation.report import defined
+from tldet.system.output_checks import check_outputs
 from tldet.text import counted
 from tldet.visualize.page.document import Section
-from tldet.workflows.report.command import check_outputs, write
+from tldet.workflows.report.command import write
 from tldet.workflows.report.compare_images import changed_section
 from tldet.workflows.report.compare_sections import (
     Side,
@@ -41,7 +42,8 @@ def compare(request: CompareRequest) -> Report:
         TldetError: a checkpoint, an annotation file or a results file is invalid, the detectors were not evaluated on
             the same images and classes, or an output cannot be written.
     """
-    check_outputs(request, [*request.detectors, request.gt, request.data], [])
+    inputs = [*request.detectors, request.gt, request.data]
+    check_outputs([request.out, request.json], inputs, overwrite=request.overwrite, folders=[request.tables])
     sources = [of_results(one, request) if request.gt else of_checkpoint(one, request) for one in request.detectors]
     for one in sources[1:]:
         _require_same(sources[0], one)

@@ -12,6 +12,7 @@ from tldet.workflows.options import (
     described,
     device_option,
     option,
+    overwrite_option,
     precision_option,
     split_option,
 )
@@ -52,6 +53,7 @@ class ReportOptions(DataOptions):
     json: str | Path | None = option("output file, JSON with all numbers", metavar="FILE", file=True)
     device: str = device_option()
     precision: str = precision_option("auto, bf16 or fp16 on a GPU, fp32 on a CPU")
+    overwrite: bool = overwrite_option()
 
 
 @dataclass(frozen=True, kw_only=True)

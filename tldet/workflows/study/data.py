@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 from tldet.config import Config, parse_options
 from tldet.data.checks.images import usable_ids
 from tldet.data.dataset import CocoDataset
+from tldet.data.fingerprint import index_fingerprint
 from tldet.data.index import AnnotationIndex
 from tldet.data.layouts import Layout, Split
 from tldet.data.split_paths import resolve_layout
@@ -147,7 +147,7 @@ class OwnData:
 
     def hashes(self) -> Mapping[str, str]:
         """See :class:`StudyData`."""
-        return {"train": _fingerprint(self.index), "val": _fingerprint(self.validation.original)}
+        return {"train": index_fingerprint(self.index), "val": index_fingerprint(self.validation.original)}
 
     def truth(self) -> GroundTruth:
         """See :class:`StudyData`."""
@@ -191,13 +191,6 @@ def truth_of(job: Job, kind: Type, checkpoint: str | Path) -> GroundTruth:
     found = checkpoint_outline(Path(checkpoint))
     dataset = build_dataset(found["config"]["data"]["val"], 0, tuple(found["meta"]["class_names"]), path="data.val")
     return ground_truth(dataset, kind)
-
-
-def _fingerprint(index: AnnotationIndex) -> str:
-    digest = hashlib.sha256(repr(index.class_names).encode())
-    for column in (index.image_ids, index.sizes, index.offsets, index.boxes, index.labels, index.crowd):
-        digest.update(column.tobytes())
-    return digest.hexdigest()
 
 
 def _text(path: Path) -> str:

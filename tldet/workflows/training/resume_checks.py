@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,8 +15,13 @@ from tldet.system.inputs import is_file, is_folder, read_file, real_path
 from tldet.transfer.class_match import few
 from tldet.transfer.provenance import checkpoint_outline
 
+log = logging.getLogger(__name__)
 ARGUMENTS_NAME = "arguments.json"  # arguments of a run, in its folder
 _PATHS = ("data", "train", "val", "test", "images", "init-from", "weights", "class-aliases", "CKPT")
+_EFFECTS = {
+    "train": "the resumed run differs from an uninterrupted one",
+    "val": "metrics before and after cannot be compared, and best.pt may be chosen on the earlier data",
+}
 NEVER = object()  # value of an argument that was not given
 
 
@@ -48,6 +54,19 @@ def refuse_changed_classes(
             f"{data}: the classes have changed since the run in {folder} was started ({change}). Restore the data to "
             f"resume, or {advice.format(weights=weights)}"
         )
+
+
+def warn_of_changed_data(folder: Path, data: Mapping[str, str]) -> None:
+    """Log a warning if a run is resumed on data that differs from that of its checkpoints.
+
+    Args:
+        folder: folder of the run.
+        data: fingerprint of each split.
+    """
+    before: Mapping[str, str] = next(_metas(folder), {}).get("data", {})
+    for split, name in (("train", "training"), ("val", "validation")):
+        if split in before and split in data and before[split] != data[split]:
+            log.warning("the %s data has changed since the run in %s was started: %s", name, folder, _EFFECTS[split])
 
 
 def refuse_other_weights(folder: Path, init_from: str | Path | None) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tldet.components import needed_imports
 from tldet.config import Config, override, parse_options
+from tldet.data.fingerprint import index_fingerprint
 from tldet.engine.distributed import World
 from tldet.errors import DataError
 from tldet.models.detector import build_detector
@@ -30,7 +31,7 @@ from tldet.workflows.training.outcome import Outcome, ResultCallback, stored_res
 from tldet.workflows.training.recipes import load_config, without_factor
 from tldet.workflows.training.report import print_outcome
 from tldet.workflows.training.request import TrainRequest
-from tldet.workflows.training.resume_checks import refuse_changed_classes
+from tldet.workflows.training.resume_checks import refuse_changed_classes, warn_of_changed_data
 from tldet.workflows.training.run_config import using
 from tldet.workflows.training.run_folder import RunFiles, has_checkpoint
 from tldet.workflows.training.schema import Settings, check_class_count, checked_settings, require_masks, with_bad_image
@@ -138,6 +139,8 @@ def _prepared(
     validation = _validation(ready.val, settings)
     summary = split_lines(ready.data, ready.val, cfg.get("data.test")) if world.main else []
     meta = _meta(cfg, ready)
+    if resumed is not None and world.main:
+        warn_of_changed_data(resumed, meta["data"])
     return Run(
         cfg, settings, folder, ready.model, ready.data, validation, meta, ready.initial, request, summary=summary
     )
@@ -198,10 +201,11 @@ def _meta(cfg: Config, ready: Ready) -> dict[str, Any]:
     found = (cfg.get(f"data.{part}.transforms") for part in ("val", "test", "train"))
     steps: list[dict[str, Any]] = next((one for one in found if one), [])
     resize = next((s for s in steps if s["type"] == "Resize"), {"short": 800, "long": 1333})
-    short = resize.get("short", 800)
+    short, splits = resize.get("short", 800), {"train": ready.data, "val": ready.val}
     return {
         "class_names": list(ready.data.class_names),
         "category_ids": list(ready.data.category_ids),
+        "data": {name: index_fingerprint(split.index) for name, split in splits.items() if split is not None},
         "input": {"short": short if isinstance(short, int) else max(short), "long": resize.get("long", 1333)},
         "weights_source": ready.initial.source,
         "weights_license": ready.initial.license,

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from tldet.components import needed_imports
 from tldet.config import Config, build
 from tldet.data.eval_batches import eval_batches
+from tldet.data.fingerprint import folder_fingerprint
 from tldet.data.folder import ImageFolderDataset, collate_images, collate_whole
 from tldet.data.settings import LoaderSettings
 from tldet.engine.distributed import World
@@ -32,7 +33,7 @@ from tldet.workflows.training.assemble import Run, assemble
 from tldet.workflows.training.initial_weights import WeightsSource, initial_weights
 from tldet.workflows.training.meta import versions
 from tldet.workflows.training.report import early
-from tldet.workflows.training.resume_checks import refuse_changed_classes
+from tldet.workflows.training.resume_checks import refuse_changed_classes, warn_of_changed_data
 from tldet.workflows.training.run_config import using
 from tldet.workflows.training.run_folder import RunFiles
 from tldet.workflows.training.schema import PRETRAIN_SCHEMA, Settings, checked_settings
@@ -129,7 +130,9 @@ def _run(cfg: Config, settings: Settings, request: RunRequest, folder: Path, wor
     validation = Accuracy(val, settings.loader) if val else None
     if validation:
         settings.training.best_of(dict.fromkeys(validation.names, 0.0))  # a wrong name is an error before training
-    meta = _meta(cfg, data)
+    meta = _meta(cfg, data, val)
+    if resume and world.main:
+        warn_of_changed_data(folder, meta["data"])
     return Run(cfg, settings, folder, model, data, validation, meta, initial, request, collate_images)
 
 
@@ -150,11 +153,13 @@ def _show_data(train: ImageFolderDataset, val: ImageFolderDataset | None) -> Non
             log.info("%s: %s of %s", name, counted(len(split), "image"), classes)
 
 
-def _meta(cfg: Config, data: ImageFolderDataset) -> dict[str, Any]:
+def _meta(cfg: Config, data: ImageFolderDataset, val: ImageFolderDataset | None) -> dict[str, Any]:
     """Return the ``meta`` section of checkpoints."""
+    splits = {"train": data, "val": val}
     return {
         "task": TASK,
         "class_names": list(data.class_names),
+        "data": {name: folder_fingerprint(split) for name, split in splits.items() if split is not None},
         "weights_source": cfg.get("model.backbone.weights") or "random",
         "versions": versions(),
         "imports": needed_imports(cfg.data),

@@ -9,13 +9,14 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 # Without compiled files each process reads torch's source: ten seconds. An empty value lets Python write them.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup quickstart test test-all lint docs format clean
+.PHONY: help setup quickstart test test-all lint docs notebook format clean
 
 help:
 	@echo "make quickstart            fine-tune on a generated dataset; on your data: make quickstart DATA=folder"
 	@echo "make test                  linter, type checker and tests (under 10 minutes on 2 cores)"
 	@echo "make test-all              linter, type checker and all tests (under an hour)"
 	@echo "make docs                  build the documentation site in site/; a dead link is an error"
+	@echo "make notebook              execute examples/quickstart.ipynb and store its outputs"
 	@echo "make format                ruff format and automatic fixes"
 
 setup: $(STAMP)
@@ -50,6 +51,9 @@ test-all: lint
 
 docs: $(STAMP)
 	DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+notebook: $(STAMP)
+	cd examples && ../$(BIN)/jupyter execute --inplace quickstart.ipynb && rm -r notebook
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from functools import cache
+from multiprocessing.forkserver import ensure_running
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def get_context(_: str = "forkserver") -> Any:
     """Return ``multiprocessing`` with the server, in place of any other start method."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LIBRARIES)
+    ensure_running()  # loader workers are started with signals blocked; a server started there would block them for all
     return context
 
 

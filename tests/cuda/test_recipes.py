@@ -16,6 +16,7 @@ import torch
 from rehearsal import Gpu
 from sync_table import CLASSES, batch, detector
 
+from tests.tools import with_slow
 from tldet import load
 from tldet.config import read_config
 from tldet.engine.precision import Precision
@@ -120,7 +121,7 @@ def trainer(recipe: str, folder: Path, steps: int) -> Trainer:
     )
 
 
-@pytest.mark.parametrize("recipe", LIMITS)
+@pytest.mark.parametrize("recipe", with_slow(list(LIMITS), {"faster_rcnn_lite0", "cascade_mask_rcnn_lite0"}))
 def test_training_resuming_and_prediction(recipe: str, tmp_path: Path) -> None:
     with Gpu() as gpu, counted(gpu) as steps:
         trainer(recipe, tmp_path, 1).run()

@@ -47,7 +47,7 @@ def test_a_video_is_finished_and_the_results_written(stand: Stand, tmp_path: Pat
     assert all(str(path) in str(stop.value) for path in (tmp_path / "out", *outputs.values()))
     assert frames(tmp_path / "out" / "v.mp4") == 12
     records = json.loads((tmp_path / "r.json").read_text())
-    assert [record["file_name"].rpartition("#")[2] for record in records] == [str(number) for number in range(6)]
+    assert [record["file_name"].rpartition("#")[2] for record in records] == [str(number) for number in range(12)]
     assert len((tmp_path / "r.csv").read_text().splitlines()) == 13
     assert len(list((tmp_path / "yolo" / "labels").iterdir())) == 12
     assert [signal.getsignal(each) for each in SIGNALS] == before

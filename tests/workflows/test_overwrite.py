@@ -33,6 +33,7 @@ COMMANDS = {
     "predict": "predict {run}/best.pt {digits}/test --json {file}",
     "predict --crops": "predict {run}/best.pt {digits}/test --crops {folder}",
 }
+SLOW = {"import", "models", "check --html", "compare --json", "report --json", "report --save-temperature"}
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +52,10 @@ def given(digits: Path, run: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return {**paths, "gt": gt, "digits": digits, "run": run}
 
 
-@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(words, id=name, marks=[pytest.mark.slow] * (name in SLOW)) for name, words in COMMANDS.items()],
+)
 def test_an_existing_output_is_replaced_only_with_the_option(
     command: str, given: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -159,7 +159,7 @@ def test_class_names_of_one_stage_models_may_leave_background_out(tmp_path: Path
     torch.manual_seed(0)
     torch.save(fcos_resnet50_fpn(weights=None, weights_backbone=None, num_classes=3).state_dict(), tmp_path / "f.pth")
     for names in (["a", "b"], ["none", "a", "b"]):
-        written = import_checkpoint(tmp_path / "f.pth", out=tmp_path / "ours.pt", classes=names)
+        written = import_checkpoint(tmp_path / "f.pth", out=tmp_path / f"{len(names)}.pt", classes=names)
         meta = checkpoint.load_checkpoint(written)["meta"]
         assert meta["class_names"] == ([BACKGROUND_NAME, *names] if len(names) == 2 else names)
         assert len(meta["category_ids"]) == 3

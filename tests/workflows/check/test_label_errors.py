@@ -99,6 +99,7 @@ def test_a_checkpoint_ranks_planted_errors(run: Path, digits: Path, tmp_path: Pa
     assert "data:image/jpeg" in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.slow
 def test_cross_validation_judges_every_training_image_once(digits: Path, tmp_path: Path) -> None:
     """With two detectors of one step, which find nothing certain, every label is a finding, once."""
     out = tmp_path / "found.json"

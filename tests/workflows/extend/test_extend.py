@@ -153,6 +153,7 @@ def message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().err.rstrip().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_a_changed_or_missing_teacher(
     whole: Path, base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -62,6 +62,7 @@ def test_a_run_ends_with_its_report(
     assert f"report: {tmp_path / 'out' / 'report.html'} (" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_of_a_config_and_a_resumed_one_end_with_their_reports(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     given = ["train", str(run / "config.py"), "--work-dir", str(out), "--cfg-options"]

@@ -20,6 +20,7 @@ from tldet.workflows.training.finetune import finetune
 SMALL = ["data.loader.batch_size=2", "model.head.rpn.nms_post=[100, 50]"]
 
 
+@pytest.mark.slow
 def test_results_files(shared: Path, tmp_path: Path) -> None:
     folder = shared / "data" / "eval" / "coco_fake100"
     gt, dt = folder / "gt.json", folder / "dets_segm.json"

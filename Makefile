@@ -53,7 +53,7 @@ docs: $(STAMP)
 	DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 notebook: $(STAMP)
-	cd examples && ../$(BIN)/jupyter execute --inplace quickstart.ipynb && rm -r notebook
+	$(BIN)/python docs/generate/notebook.py
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -18,17 +17,11 @@ def main() -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(FOLDER)}}).execute()
     shutil.rmtree(FOLDER / "notebook")
-    NOTEBOOK.write_text(cleaned(nbformat.writes(notebook)), encoding="utf-8")
-
-
-def cleaned(text: str) -> str:
-    """Return the notebook without standard error, times of execution and absolute paths."""
-    notebook = json.loads(text)
-    for cell in notebook["cells"]:
-        cell["metadata"].pop("execution", None)
-        if cell["cell_type"] == "code":
-            cell["outputs"] = [one for one in cell["outputs"] if one.get("name") != "stderr"]
-    return json.dumps(notebook, indent=1, ensure_ascii=False).replace(f"{FOLDER}/", "") + "\n"
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # times
+        if cell.cell_type == "code":
+            cell.outputs = [one for one in cell.outputs if one.get("name") != "stderr"]
+    NOTEBOOK.write_text(nbformat.writes(notebook).replace(f"{FOLDER}/", "") + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -106,9 +106,9 @@ def test_the_command_exits_with_130(stand: Stand, tmp_path: Path, capsys: pytest
 
 @pytest.mark.slow
 def test_sigterm_to_a_process_at_any_time(run: Path, tmp_path: Path) -> None:
-    """Six runs on a long video, terminated at different times: every video can be played to its end."""
+    """Twelve runs on a long video, terminated at different times: every video can be played to its end."""
     clip = film(tmp_path / "v.mp4", 3000)
-    for number in range(6):
+    for number in range(12):
         out, results = tmp_path / f"out{number}", tmp_path / f"r{number}.json"
         arguments = ["-m", "tldet.cli", "predict", str(run / "best.pt"), str(clip), "--score", "0"]
         process = subprocess.Popen(
@@ -119,7 +119,7 @@ def test_sigterm_to_a_process_at_any_time(run: Path, tmp_path: Path) -> None:
         assert process.stderr is not None
         while "score threshold" not in process.stderr.readline():
             assert process.poll() is None
-        time.sleep(1 + 0.5 * number)
+        time.sleep(1 + 0.25 * number)
         process.terminate()
         if number % 2:  # the second signal of the same request, as ``timeout`` and torchrun send it
             time.sleep(0.1)

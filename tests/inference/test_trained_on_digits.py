@@ -72,7 +72,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     data = generate(folder / "digits", train=200, valid=20, test=40, size=(160, 224))
     options = ["data.train.transforms.1.p=0.0", "training.validate_every=100"]
-    return finetune(data, out=folder / "run", steps=250, cfg_options=options, report=False).checkpoint
+    outcome = finetune(data, out=folder / "run", steps=200, cfg_options=options, report=False)
+    assert outcome.result is not None
+    return outcome.checkpoint
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -174,6 +175,20 @@ def test_a_folder_with_a_subfolder_in_use(tmp_path: Path) -> None:
         assert (run / LEFT[1]).exists(), "the file of the other process"
     process.communicate("")
     assert is_unused(run)
+
+
+def test_a_folder_that_cannot_be_read_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, scan = leave(tmp_path / "run", *LEFT), os.scandir
+
+    def refused(path: str) -> object:
+        if Path(path).name == "fold1":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    assert not is_unused(run)
+    with locked(run):
+        assert (run / LEFT[1]).exists()
 
 
 @pytest.mark.parametrize("target", ["elsewhere", "nowhere"])

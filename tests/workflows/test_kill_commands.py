@@ -56,12 +56,11 @@ def killed(
     resumed: Sequence[object] | None = None,
     repeated: Sequence[object] | None = None,
     modules: Sequence[str] = MODULES,
-    kills: int = KILLS,
 ) -> Killed:
-    """Run a command undisturbed, then with kills."""
+    """Run a command undisturbed, then with ten kills."""
     commands = {"command": command, "resumed": resumed, "repeated": repeated}
     spec: dict[str, Any] = {name: given and [*map(str, given)] for name, given in commands.items()}
-    spec |= {"kills": kills, "seed": 0, "folder": str(folder), "modules": list(modules)}
+    spec |= {"kills": KILLS, "seed": 0, "folder": str(folder), "modules": list(modules)}
     folder.mkdir()
     (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     path = os.pathsep.join([str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")])
@@ -71,7 +70,7 @@ def killed(
     err = (folder / "stderr").read_text(encoding="utf-8")
     assert done.returncode == 0, (done.stderr + err)[-3000:]
     found = Killed(folder / "whole", sorted(folder.glob("killed*")), json.loads(done.stdout.splitlines()[-1]), err)
-    assert len(found.kills) >= kills
+    assert len(found.kills) >= KILLS
     assert "Traceback" not in err
     assert any(one["files"] for one in found.kills), "no kill came after a file was complete"
     assert any(one["temporary"] for one in found.kills), "no kill came while a file was written"
@@ -234,7 +233,7 @@ def test_import(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_report(run: Path, tmp_path: Path) -> None:
     given = ["report", run / "best.pt", "--out", "{out}/r.html", "--json", "{out}/r.json", "--tables", "{out}/tables"]
-    found = killed(tmp_path / "k", given, repeated=[*given, "--overwrite"], kills=6)
+    found = killed(tmp_path / "k", given, repeated=[*given, "--overwrite"])
     assert {one["code"] for one in found.kills} == {0}
     for path in (path for one in found.folders for path in outputs(one).values()):
         assert_readable(path)

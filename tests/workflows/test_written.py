@@ -85,10 +85,8 @@ def test_an_output_never_replaces_an_input(
     (tmp_path / "new.pt").write_text("1")
     (tmp_path / "link").symlink_to("dt.json")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert (
-        main([word.format(**{"in": tmp_path, "data": tmp_path / "data"}) for word in f"{command} --overwrite".split()])
-        == 2
-    )
+    words = [word.format(**{"in": tmp_path, "data": tmp_path / "data"}) for word in command.split()]
+    assert main([*words, "--overwrite"]) == 2
     assert "is an input and would be overwritten; choose another output path" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tldet.coco.checks import NAMED, shortened
+from tldet.coco.names import fold
 from tldet.errors import DataError
 from tldet.text import counted
 
@@ -54,9 +55,9 @@ def index_for_classes(index: AnnotationIndex, classes: Sequence[str]) -> Annotat
 
 
 def _case_hint(names: Iterable[str], classes: Sequence[str]) -> str:
-    """Name the first class that equals one of the model except for case and surrounding spaces; empty if none does."""
-    folded = {name.strip().casefold(): name for name in classes}
-    pairs = ((name, folded.get(name.strip().casefold())) for name in names)
+    """Name the first class that is one of the model in another case, Unicode form or with spaces; empty if none is."""
+    folded = {fold(name.strip()): name for name in classes}
+    pairs = ((name, folded.get(fold(name.strip()))) for name in names)
     return next((f"; {name!r} and {found!r} must be spelled alike" for name, found in pairs if found), "")
 
 

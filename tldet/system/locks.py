@@ -122,21 +122,25 @@ def _is_current(lock: BaseFileLock, path: Path) -> bool:
 def is_unused(folder: Path) -> bool:
     """Return True if a folder and those below it contain nothing but locks and temporary files of killed processes.
 
-    A folder below it that another process has locked is used; so is a link.
-
-    Raises:
-        OSError: a folder cannot be read.
+    A folder below it that another process has locked is used; so is a link, and a folder that cannot be read.
     """
-    for at, names in _walk(folder):
-        if any(name != LOCK_NAME and not fnmatch.fnmatchcase(name, TEMPORARY) for name in names):
-            return False
-        if at != folder and in_use(at):
-            return False
+    try:
+        for at, names in _walk(folder):
+            if any(name != LOCK_NAME and not fnmatch.fnmatchcase(name, TEMPORARY) for name in names):
+                return False
+            if at != folder and in_use(at):
+                return False
+    except OSError:
+        return False
     return True
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield a folder and those below it, each with the names of its files and links."""
+    """Yield a folder and those below it, each with the names of its files and links.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
 
     def fail(error: OSError) -> None:
         raise error

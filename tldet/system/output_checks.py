@@ -49,9 +49,7 @@ def refuse_existing(files: Iterable[str | Path], folders: Iterable[str | Path] =
         if is_file(path):
             raise OutputError(f"{path_text(path)}: already exists; choose another path, or replace it with --overwrite")
     for folder in folders:
-        with naming(folder, "read"):
-            used = is_folder(folder) and not is_unused(Path(folder))
-        if used:
+        if is_folder(folder) and not is_unused(Path(folder)):
             raise OutputError(
                 f"{path_text(folder)}: is not empty; choose another folder, or write to it with --overwrite"
             )

@@ -201,7 +201,8 @@ def _meta(cfg: Config, ready: Ready) -> dict[str, Any]:
     found = (cfg.get(f"data.{part}.transforms") for part in ("val", "test", "train"))
     steps: list[dict[str, Any]] = next((one for one in found if one), [])
     resize = next((s for s in steps if s["type"] == "Resize"), {"short": 800, "long": 1333})
-    short, splits = resize.get("short", 800), {"train": ready.data, "val": ready.val}
+    short = resize.get("short", 800)
+    splits = {"train": ready.data, "val": ready.val}
     return {
         "class_names": list(ready.data.class_names),
         "category_ids": list(ready.data.category_ids),
